@@ -1,0 +1,71 @@
+"""From video to tokens: tubelet embedding, uniform frame sampling, positions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import nnx
+
+from vivit_jax.architecture import ModelConfig
+from vivit_jax.models.initializers import kernel_initializer
+
+
+def uniform_frames(frames: int, count: int) -> np.ndarray:
+    """Indices of `count` of `frames` frames, evenly spread (ViViT 3.2; the released rule: 32 -> 8 is 4, 7, ... 28)."""
+    step = frames / (count + 1)
+    return np.round(step * np.arange(1, count + 1)).astype(np.int32)
+
+
+class TubeletEmbedding(nnx.Module):
+    """A linear map of each t x h x w tubelet (ViViT 3.2); one frame high, it is ViT's patch embedding."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        shape = (config.tubelet_size, *config.patch_size, 3, config.width)
+        self.kernel = nnx.Param(kernel_initializer(config)(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((config.width,)))
+        self.sampled_frames, self.dtype = config.sampled_frames, config.dtype
+
+    def __call__(self, video: jax.Array) -> jax.Array:
+        """[B, t, h, w, 3] -> [B, T, H, W, D]."""
+        if self.sampled_frames:
+            video = video[:, uniform_frames(video.shape[1], self.sampled_frames)]
+        t, h, w, _, width = self.kernel.shape
+        tubelets = rearrange(video, "b (T t) (H h) (W w) c -> b T H W (t h w c)", t=t, h=h, w=w).astype(self.dtype)
+        return tubelets @ self.kernel[...].reshape(-1, width).astype(self.dtype) + self.bias[...].astype(self.dtype)
+
+
+def resize_axis(table: jax.Array, axis: int, size: int, method: str) -> jax.Array:
+    """Resamples one axis of a position table: `linear` aligns the corners (ViViT), `nearest` floors (TimeSformer)."""
+    old = table.shape[axis]
+    if old == size:
+        return table
+    if method == "nearest":
+        return jnp.take(table, np.arange(size) * old // size, axis)
+    at = np.linspace(0, old - 1, size) if size > 1 else np.zeros(1)
+    low = np.minimum(at.astype(np.int32), old - 1)
+    high = np.minimum(low + 1, old - 1)
+    weight = jnp.asarray(at - low, table.dtype).reshape(-1, *(1,) * (table.ndim - axis - 1))
+    return jnp.take(table, low, axis) * (1 - weight) + jnp.take(table, high, axis) * weight
+
+
+class Positions(nnx.Module):
+    """Learned positions: one table for the whole grid (`joint`), or one for space and one for time, summed."""
+
+    def __init__(self, config: ModelConfig, grid: tuple[int, int, int], has_cls: bool, rngs: nnx.Rngs):
+        time, *space = grid
+        separate = config.positions == "space_time"
+        steps = time if config.positions == "joint" else 1
+        normal = nnx.initializers.normal(0.02)(rngs.params(), (steps, *space, config.width))
+        self.space = nnx.Param(normal)
+        self.time = nnx.Param(jnp.zeros((time, 1, 1, config.width))) if separate else None
+        cls = nnx.initializers.normal(0.02)(rngs.params(), (1, config.width))
+        self.cls = nnx.Param(cls) if has_cls else None
+        self.resize = config.position_resize
+
+    def table(self, grid: tuple[int, int, int]) -> jax.Array:
+        """[T or 1, H, W, D] for a grid of T x H x W tokens, interpolated where it is not the one learned."""
+        space = self.space[...]
+        for axis, size in enumerate(grid):
+            if axis or space.shape[0] > 1:
+                space = resize_axis(space, axis, size, self.resize)
+        return space if self.time is None else space + resize_axis(self.time[...], 0, grid[0], self.resize)

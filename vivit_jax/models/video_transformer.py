@@ -1,0 +1,111 @@
+"""The video transformer of both papers: tokens, one or two encoders, heads."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange, reduce
+from flax import nnx
+
+from vivit_jax.architecture import ModelConfig, Preprocessing
+from vivit_jax.errors import UserError
+from vivit_jax.models.attention import SCHEMES
+from vivit_jax.models.encoder import Encoder, keys_of
+from vivit_jax.models.initializers import linear
+from vivit_jax.models.tokenizers import TubeletEmbedding
+from vivit_jax.variants import model_config, preprocessing
+
+
+class VideoTransformer(nnx.Module):
+    """ViViT models 1 to 4 and TimeSformer's schemes, as `config.attention` says.
+
+    Holds parameters alone; randomness is the `key` of a call, without which nothing is dropped.
+    """
+
+    def __init__(self, config: ModelConfig, preprocessing: Preprocessing, rngs: nnx.Rngs):
+        self.config, self.preprocessing = config, preprocessing
+        time, height, width = config.grid
+        self.embedding = TubeletEmbedding(config, rngs)
+        spatial = (1 if SCHEMES[config.attention].per_frame else time, height, width)
+        layers, heads, mlp_dim = config.num_layers, config.num_heads, config.mlp_dim
+        self.encoder = Encoder(config, config.attention, spatial, layers, heads, mlp_dim, rngs)
+        layers, heads, mlp_dim = config.temporal_layers, config.temporal_heads or heads, config.temporal_mlp_dim or mlp_dim
+        two_encoders = config.attention == "factorized_encoder"
+        temporal = Encoder(config, "time", (time, 1, 1), layers, heads, mlp_dim, rngs) if two_encoders else None
+        self.temporal_encoder = temporal
+        features = config.representation_size or config.width
+        self.pre_logits = linear(config, config.width, features, rngs) if config.representation_size else None
+        init = dict(kernel_init=nnx.initializers.zeros_init()) if config.initializer == "xavier" else {}
+        outputs = {"head": config.num_classes} if isinstance(config.num_classes, int) else dict(config.num_classes)
+        self.heads = nnx.Dict({
+            name: linear(config, features, classes, rngs, dtype=jnp.float32, **init)
+            for name, classes in outputs.items()
+        })
+
+    def __call__(self, video: jax.Array, *, key: jax.Array | None = None, return_taps: bool = False) -> Any:
+        """Classifies normalized video.
+
+        Args:
+          video: [B, t, h, w, 3] float; frames and pixels may differ from the config's, if they divide into tubelets.
+          key: a PRNG key turns on dropout, attention dropout and stochastic depth.
+          return_taps: also return what happens inside.
+        Returns:
+          float32 logits [B, num_classes], or {head: [B, n]} with several heads. With taps `(logits, taps)`: "embedding"
+          [B, T, H, W, D]; per encoder ("encoder", "temporal_encoder") the `Tokens` after each layer
+          (leaves [layers, ...]) and "<encoder>_attention", a list over the block's attention steps of weights
+          [layers, B * groups, N, L, L]; "features" [B, D].
+        Raises:
+          UserError: the input's shape cannot be honored; the message names the field of the config.
+        """
+        features, taps = self._features(video, key, return_taps)
+        logits = {name: head(features.astype(jnp.float32)) for name, head in self.heads.items()}
+        if isinstance(self.config.num_classes, int):
+            logits = logits["head"]
+        return (logits, taps | {"features": features}) if return_taps else logits
+
+    def features(self, video: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """What the head sees: [B, t, h, w, 3] -> [B, D]."""
+        return self._features(video, key, False)[0]
+
+    def _features(self, video: jax.Array, key: jax.Array | None, taps: bool) -> tuple[jax.Array, dict[str, Any]]:
+        if video.ndim != 5 or video.shape[-1] != 3 or not jnp.issubdtype(video.dtype, jnp.floating):
+            raise UserError(f"video: {video.dtype}{list(video.shape)} is not normalized float [B, T, H, W, 3]")
+        self._check_grid(self.config.grid_of(*video.shape[1:4]))
+        key_encoder, key_temporal = keys_of(key, 2)
+        x = self.embedding(video)  # [B, T, H, W, D]
+        seen: dict[str, Any] = {"embedding": x}
+        per_frame, batch = SCHEMES[self.config.attention].per_frame, x.shape[0]
+        if per_frame:
+            x = rearrange(x, "b t h w d -> (b t) 1 h w d")
+        tokens, inside = self.encoder(x, key_encoder, taps)
+        if taps:
+            seen["encoder"], seen["encoder_attention"] = inside
+        if per_frame and self.temporal_encoder is None:  # frames are averaged before the norm, as released
+            tokens = jax.tree.map(lambda x: reduce(x, "(b t) ... -> b ...", "mean", b=batch), tokens)
+        pooled = self.encoder.pool(tokens)
+        if self.temporal_encoder is not None:
+            steps = rearrange(pooled, "(b t) d -> b t 1 1 d", b=batch)
+            tokens, inside = self.temporal_encoder(steps, key_temporal, taps)
+            if taps:
+                seen["temporal_encoder"], seen["temporal_encoder_attention"] = inside
+            pooled = self.temporal_encoder.pool(tokens)
+        return (jnp.tanh(self.pre_logits(pooled)) if self.pre_logits else pooled), seen
+
+    def _check_grid(self, grid: tuple[int, int, int]):
+        if self.config.attention == "local_global" and any(size % 2 for size in grid):
+            raise UserError(f"video: local_global attention needs an even grid of tokens, not {grid}")
+
+
+def create_model(name: str, num_classes: int | dict[str, int], seed: int = 0, **overrides: Any) -> VideoTransformer:
+    """Creates a randomly initialized model.
+
+    Args:
+      name: one of `list_models()`, or any patch and tubelet size in the same style (`vivit_s8x4_fe`).
+      num_classes: of the head; {head: classes} for several.
+      seed: of the parameters.
+      **overrides: fields of `ModelConfig`.
+    Raises:
+      UserError: (a ValueError) an unknown name or field, or a value that cannot be honored; names the field.
+    """
+    config = model_config(name, num_classes, **overrides)
+    return VideoTransformer(config, preprocessing(name, config), nnx.Rngs(seed))

@@ -1,0 +1,89 @@
+"""The models of both papers by name: what each differs in from `ModelConfig`'s defaults."""
+
+import difflib
+import re
+from typing import Any
+
+from vivit_jax.architecture import ModelConfig, Preprocessing
+from vivit_jax.errors import UserError
+
+SIZES = {  # width, layers, heads, mlp (ViT and DeiT)
+    "ti": (192, 12, 3, 768),
+    "s": (384, 12, 6, 1536),
+    "b": (768, 12, 12, 3072),
+    "l": (1024, 24, 16, 4096),
+    "h": (1280, 32, 16, 5120),
+}
+VIVIT = {  # ViViT section 3.3; FSA and FDPA have no CLS token
+    "": dict(attention="joint"),
+    "_fe": dict(attention="factorized_encoder", temporal_layers=4),
+    "_fsa": dict(attention="factorized_self_attention", pool="mean"),
+    "_fdpa": dict(attention="factorized_dot_product", pool="mean"),
+}
+TIMESFORMER = {  # TimeSformer section 3 and table 1
+    "": dict(attention="divided"),
+    "_space": dict(attention="space", positions="space"),
+    "_time": dict(attention="time"),
+    "_joint": dict(attention="joint"),
+    "_local_global": dict(attention="local_global"),
+    "_axial": dict(attention="axial"),
+}
+TIMESFORMER_INPUTS = {  # frames, pixels, stride (table 5)
+    "b": (8, 224, 32),
+    "hr": (16, 448, 16),
+    "l": (96, 224, 4),
+}
+
+
+def _size(name: str) -> dict[str, int]:
+    return dict(zip(("width", "num_layers", "num_heads", "mlp_dim"), SIZES[name], strict=True))
+
+
+def list_models() -> list[str]:
+    """Names for `create_model`; any patch and tubelet size can stand in a ViViT's name."""
+    vivit = [f"vivit_{size}{patch}x2{kind}" for size in SIZES for patch in (16, 32) for kind in VIVIT]
+    vivit += [f"vivit_h14x2{kind}" for kind in VIVIT]
+    return vivit + [f"timesformer_b{kind}" for kind in TIMESFORMER] + ["timesformer_hr", "timesformer_l"]
+
+
+def _fields(name: str) -> dict[str, Any]:
+    if match := re.fullmatch(r"vivit_(ti|s|b|l|h)(\d+)x(\d+)(|_fe|_fsa|_fdpa)", name):
+        size, patch, tubelet, kind = match.groups()
+        return _size(size) | dict(patch_size=(int(patch),) * 2, tubelet_size=int(tubelet)) | VIVIT[kind]
+    if match := re.fullmatch(rf"timesformer_(b|hr|l)({'|'.join(TIMESFORMER)})", name):
+        frames, pixels, _ = TIMESFORMER_INPUTS[match[1]]
+        shared = dict(num_frames=frames, image_size=(pixels, pixels), tubelet_size=1, positions="space_time")
+        details = dict(gelu="exact", initializer="truncated_normal", position_resize="nearest", stochastic_depth=0.1)
+        return _size("b") | shared | details | TIMESFORMER[match[2]]
+    near = difflib.get_close_matches(name, list_models(), 1)
+    raise UserError(f"model.name: there is no model {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
+def model_config(name: str, num_classes: int | dict[str, int], **overrides: Any) -> ModelConfig:
+    """The architecture called `name`, with `overrides` of its fields (`image_size` and `patch_size` may be one int).
+
+    Raises:
+      UserError: no such name or field, or a value that cannot be honored; the message names the field.
+    """
+    fields = _fields(name)
+    known = ModelConfig.__dataclass_fields__
+    for key in overrides:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            raise UserError(f"model.{key}: no such field" + (f"; did you mean {near[0]!r}?" if near else ""))
+    fields |= overrides
+    for key in ("image_size", "patch_size"):
+        if isinstance(fields.get(key), int):
+            fields[key] = (fields[key],) * 2
+        elif key in fields:
+            fields[key] = tuple(fields[key])
+    heads = num_classes if isinstance(num_classes, int) else tuple(dict(num_classes).items())
+    return ModelConfig(num_classes=heads, **fields)
+
+
+def preprocessing(name: str, config: ModelConfig) -> Preprocessing:
+    """How the named model was fed by its authors."""
+    if name.startswith("timesformer"):
+        stride = TIMESFORMER_INPUTS[name.split("_")[1]][2]
+        return Preprocessing(config.num_frames, stride, config.image_size, (0.45,) * 3, (0.225,) * 3)
+    return Preprocessing(config.num_frames, 2, config.image_size)
