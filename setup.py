@@ -1,6 +1,6 @@
 from setuptools import find_packages, setup
 
-VIDEO = ["av>=14,<19", "array_record>=0.7,<0.9", "grain>=0.2.9,<0.3", "tensorflow-datasets>=4.9.9,<4.10"]
+VIDEO = ["av>=14,<19", "array_record>=0.7,<0.9", "grain>=0.2.9,<0.3", "tensorflow-datasets>=4.9.9,<4.10", "importlib_resources"]
 JAX = ["jax>=0.8,<0.12", "flax>=0.12,<0.13", "optax>=0.2.5,<0.3", "orbax-checkpoint>=0.11,<1", "dm-pix>=0.4.4,<0.5"]
 TOOLS = ["absl-py>=2.1", "einops>=0.8,<0.9", "jaxtyping>=0.3,<0.4", "ml-collections>=1.0,<2", "numpy>=1.26"]
 FILES = ["huggingface_hub>=0.30,<3", "safetensors>=0.5,<1", "tensorboardX>=2.6,<3", "tqdm>=4.66"]

@@ -1,7 +1,20 @@
 """Video transformers in JAX: ViViT and TimeSformer."""
 
-from vivit_jax.models.video_transformer import create_model
-from vivit_jax.variants import list_models
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vivit_jax.models.video_transformer import create_model
+    from vivit_jax.variants import list_models
 
 __version__ = "0.1.0"
 __all__ = ["create_model", "list_models"]
+
+_HOMES = {"create_model": "vivit_jax.models.video_transformer", "list_models": "vivit_jax.variants"}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports on first use: processes that only decode videos start without JAX."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vivit_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

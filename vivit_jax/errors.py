@@ -1,9 +1,12 @@
 """The one way in which a command ends because of what the user gave it."""
 
+import errno
+import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from absl import app
+from absl import app, flags
 
 
 class UserError(ValueError):
@@ -11,13 +14,59 @@ class UserError(ValueError):
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
-    """Runs an absl `main`, turning a `UserError` into one line on stderr and exit status 1."""
+    """Runs an absl `main`, turning a mistake of the user's into one line on stderr and exit status 1."""
 
     def guarded(argv: Sequence[str]) -> None:
         try:
             main(argv)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(1)
+            _end(str(error))
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _end(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses absl flags; those of ml-collections raise KeyError and AttributeError for keys that are not there."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        _end(_one_line(error))
+    except (KeyError, AttributeError) as error:
+        _end(f"{_flag_of(error, argv)}{_one_line(error)}")
+    except (TypeError, ValueError, SyntaxError) as error:
+        _end(_one_line(error))
+    raise AssertionError("unreachable")
+
+
+def _flag_of(error: Exception, argv: Sequence[str]) -> str:
+    key = re.search(r"\w+", str(error))
+    names = [arg.lstrip("-").split("=")[0] for arg in argv if arg.startswith("--config.")]
+    return next((f"{name}: there is no " for name in names if key and key[0] in name.split(".")), "")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).replace("\\n", " ").replace('"', "").replace("\\'", "'").split())
+
+
+def config_values(config: Any) -> dict[str, Any]:
+    """The contents of a config file's ConfigDict; a file that is not there shows only when it is read."""
+    try:
+        return dict(config)
+    except OSError as error:
+        raise UserError(f"--config: {error}") from error
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Whether a full disk, a quota or a file size limit is behind an error, however it was wrapped on its way."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if any(words in str(error) for words in ("No space left", "File too large", "Disk quota exceeded")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

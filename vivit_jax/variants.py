@@ -1,11 +1,12 @@
 """The models of both papers by name: what each differs in from `ModelConfig`'s defaults."""
 
-import difflib
+import dataclasses
 import re
 from typing import Any
 
 from vivit_jax.architecture import ModelConfig, Preprocessing
 from vivit_jax.errors import UserError
+from vivit_jax.schema import convert, nearest
 
 SIZES = {  # width, layers, heads, mlp (ViT and DeiT)
     "ti": (192, 12, 3, 768),
@@ -55,8 +56,7 @@ def _fields(name: str) -> dict[str, Any]:
         shared = dict(num_frames=frames, image_size=(pixels, pixels), tubelet_size=1, positions="space_time")
         details = dict(gelu="exact", initializer="truncated_normal", position_resize="nearest", stochastic_depth=0.1)
         return _size("b") | shared | details | TIMESFORMER[match[2]]
-    near = difflib.get_close_matches(name, list_models(), 1)
-    raise UserError(f"model.name: there is no model {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    raise UserError(f"model.name: there is no model {name!r}{nearest(name, list_models())}")
 
 
 def model_config(name: str, num_classes: int | dict[str, int], **overrides: Any) -> ModelConfig:
@@ -66,17 +66,12 @@ def model_config(name: str, num_classes: int | dict[str, int], **overrides: Any)
       UserError: no such name or field, or a value that cannot be honored; the message names the field.
     """
     fields = _fields(name)
-    known = ModelConfig.__dataclass_fields__
-    for key in overrides:
+    known = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
+    for key, value in overrides.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            raise UserError(f"model.{key}: no such field" + (f"; did you mean {near[0]!r}?" if near else ""))
-    fields |= overrides
-    for key in ("image_size", "patch_size"):
-        if isinstance(fields.get(key), int):
-            fields[key] = (fields[key],) * 2
-        elif key in fields:
-            fields[key] = tuple(fields[key])
+            raise UserError(f"model.{key}: no such field{nearest(key, known)}")
+        value = (value, value) if key in ("image_size", "patch_size") and isinstance(value, int) else value
+        fields[key] = convert(known[key], value, f"model.{key}")
     heads = num_classes if isinstance(num_classes, int) else tuple(dict(num_classes).items())
     return ModelConfig(num_classes=heads, **fields)
 

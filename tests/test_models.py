@@ -1,0 +1,257 @@
+"""The shared core: schemes against their definition, scan and remat, sizes, regularization, errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import vivit_jax
+from vivit_jax.models.attention import AXES, SCHEMES, Tokens, attend, dropout
+
+TINY = dict(num_frames=4, image_size=32, patch_size=8, width=24, num_layers=2, num_heads=4, mlp_dim=32)
+MODELS = {  # every scheme, by its name in a model's name or by an override
+    "vivit_ti16x2": {},
+    "vivit_ti16x2_fe": {"temporal_layers": 2},
+    "vivit_ti16x2_fsa": {},
+    "vivit_ti16x2_fdpa": {},
+    "timesformer_b": {},
+    "timesformer_b_space": {},
+    "timesformer_b_time": {},
+    "timesformer_b_joint": {},
+    "timesformer_b_local_global": {},
+    "timesformer_b_axial": {},
+}
+EXTRA = {
+    "time first": ("vivit_ti16x2_fsa", {"attention": "factorized_self_attention_time_space"}),
+    "space, then time": ("timesformer_b", {"attention": "divided_space_time"}),
+    "parallel": ("timesformer_b", {"attention": "divided_parallel"}),
+    "CLS in time": ("timesformer_b", {"cls_in_time": True}),
+}
+ALL = {name: (name, fields) for name, fields in MODELS.items()} | EXTRA
+
+
+def randomize(model, seed=0):
+    """Random parameters everywhere: zero-initialized layers would hide mistakes."""
+    graph, state = nnx.split(model)
+    leaves, tree = jax.tree.flatten(state)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    return nnx.merge(graph, jax.tree.unflatten(tree, [0.3 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves)]))
+
+
+def make(case, classes=5, **overrides):
+    name, fields = ALL[case]
+    return randomize(vivit_jax.create_model(name, classes, **TINY | fields | overrides))
+
+
+def video(batch=2, frames=4, height=32, width=32, seed=1):
+    return jax.random.normal(jax.random.key(seed), (batch, frames, height, width, 3))
+
+
+def groups_of(axes: str, t: int, h: int, w: int) -> np.ndarray:
+    """Which tokens see each other, from the papers' words: one integer label per token [T, H, W]."""
+    at = np.stack(np.meshgrid(np.arange(t), np.arange(h), np.arange(w), indexing="ij"))
+    keys = {
+        "joint": at[:0],
+        "space": at[:1],
+        "time": at[1:],
+        "height": at[[0, 2]],
+        "width": at[:2],
+        "local": np.stack([at[1] // (h // 2), at[2] // (w // 2)]),
+        "global": at % 2,
+    }[axes].reshape(-1, t * h * w)
+    return np.unique(keys, axis=1, return_inverse=True)[1].reshape(-1) if len(keys) else np.zeros(t * h * w, int)
+
+
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize("with_cls", [False, True])
+def test_attention_is_its_definition(axes, with_cls):
+    rng = np.random.default_rng(0)
+    t, h, w, heads, d = 4, 6, 2, 3, 5
+    q, k, v = patches = rng.normal(size=(3, 2, t * h * w, heads, d)).astype(np.float32)
+    cls = rng.normal(size=(3, 2, 1, heads, d)).astype(np.float32)
+    groups, wanted, wanted_cls = groups_of(axes, t, h, w), np.zeros_like(q), []
+    for group in range(groups.max() + 1):
+        members = groups == group
+        query, key, value = (np.concatenate([c, x[:, members]], 1) if with_cls else x[:, members]
+                             for c, x in zip(cls, (q, k, v)))  # fmt: skip
+        logits = np.einsum("blnd,bmnd->bnlm", query, key) / np.sqrt(d)
+        weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        out = np.einsum("bnlm,bmnd->blnd", weights, value)
+        wanted[:, members] = out[:, 1:] if with_cls else out
+        wanted_cls.append(out[:, :1])
+    grid = jnp.asarray(patches.reshape(3, 2, t, h, w, heads, d))
+    ours, _ = attend(axes, Tokens(grid, jnp.asarray(cls) if with_cls else None), 0.0, None)
+    np.testing.assert_allclose(ours.patches.reshape(wanted.shape), wanted, atol=1e-5)
+    if with_cls:
+        np.testing.assert_allclose(ours.cls, np.mean(wanted_cls, 0), atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_reach(case):
+    """In one block a token's gradient reaches what its scheme's steps chain together, and no more."""
+    name, fields = ALL[case]
+    fields = fields | dict(num_layers=1, pool="mean", positions="joint")
+    fields |= dict(temporal_layers=1) if "temporal_layers" in fields else {}
+    model = make_one_block(name, fields)
+    encoder, (t, h, w) = model.encoder, (4, 4, 4)
+    scheme = SCHEMES[model.config.attention]
+    x = jax.random.normal(jax.random.key(3), (1, t, h, w, 24))
+    shape = (t, 1, h, w, 24) if scheme.per_frame else x.shape
+    chosen = (2, 1, 3)
+
+    def one_token(x):
+        tokens, _ = encoder(x.reshape(shape), None, False)
+        return jnp.sin(tokens.patches.reshape(t, h, w, 24)[chosen]).sum()
+
+    reached = np.abs(jax.grad(one_token)(x)[0]).sum(-1) > 1e-9
+    wanted, index = np.eye(t * h * w, dtype=bool), np.ravel_multi_index(chosen, (t, h, w))
+    for step in scheme.steps:
+        labels = [groups_of(axes, t, h, w) for axes in step.axes]
+        seen = np.any([label[:, None] == label[None] for label in labels], axis=0)
+        wanted = wanted | seen if scheme.parallel else (seen.astype(int) @ wanted > 0)
+    np.testing.assert_array_equal(reached, wanted[index].reshape(t, h, w))
+
+
+def make_one_block(name, fields):
+    return randomize(vivit_jax.create_model(name, 5, **TINY | fields | dict(tubelet_size=1)))
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_scan_and_remat_change_nothing(case):
+    def value_and_gradients(model):
+        return nnx.value_and_grad(lambda m: jnp.sin(m(video())).sum())(model)
+
+    plain = make(case)
+    value, gradients = value_and_gradients(plain)
+    for options in (dict(scan=True), dict(remat="full"), dict(remat="dots", scan=True), dict(remat="attention")):
+        other = make(case, **options)
+        np.testing.assert_array_equal(*(jax.tree.structure(nnx.state(m)).num_leaves for m in (plain, other)))
+        other_value, other_gradients = value_and_gradients(other)
+        np.testing.assert_allclose(value, other_value, rtol=1e-5)
+        for a, b in zip(jax.tree.leaves(gradients), jax.tree.leaves(other_gradients), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5 * max(1, float(jnp.abs(a).max())))
+
+
+@pytest.mark.parametrize("case", ALL)
+@pytest.mark.parametrize("rate", ["dropout", "attention_dropout", "stochastic_depth"])
+def test_regularization_is_for_training(case, rate):
+    model, plain = make(case, **{rate: 0.5}), make(case)
+    x = video()
+    np.testing.assert_array_equal(model(x), plain(x) if rate else model(x))
+    key = jax.random.key(7)
+    assert np.abs(model(x, key=key) - model(x)).max() > 1e-3
+    np.testing.assert_array_equal(model(x, key=key), model(x, key=key))
+    assert np.abs(model(x, key=key) - model(x, key=jax.random.key(8))).max() > 1e-3
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_stochastic_depth_of_one_leaves_the_last_layer_out(scan):
+    """It rises linearly from 0: of two layers the first is never dropped, the second always."""
+    model, one = make("vivit_ti16x2", stochastic_depth=1.0, scan=scan), make("vivit_ti16x2")
+    one.encoder.blocks = nnx.List([one.encoder.blocks[0]])
+    np.testing.assert_allclose(model(video(), key=jax.random.key(0)), one(video()), atol=1e-5)
+
+
+def test_dropout_keeps_the_mean():
+    x = jnp.full((4, 5000), 2.0)
+    np.testing.assert_allclose(dropout(x, 0.3, jax.random.key(0)).mean(), 2.0, rtol=0.05)
+    dropped = dropout(x, 0.3, jax.random.key(0), (4, 1))
+    assert all(len(np.unique(row)) == 1 for row in np.asarray(dropped))
+
+
+@pytest.mark.parametrize("case", ALL)
+@pytest.mark.parametrize("shape", [(8, 32, 32), (4, 48, 32), (2, 32, 64)])
+def test_other_inputs_interpolate_positions(case, shape):
+    logits = make(case)(video(1, *shape))
+    assert logits.shape == (1, 5) and np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(
+    "shape, message",
+    [
+        ((1, 3, 32, 32, 3), "model.num_frames: 3 frames"),
+        ((1, 4, 36, 32, 3), "model.image_size: height 36"),
+        ((1, 4, 32, 32, 4), "video: "),
+        ((4, 32, 32, 3), "video: "),
+    ],
+)
+def test_input_that_does_not_divide_is_an_error(shape, message):
+    with pytest.raises(ValueError, match=message):
+        make("vivit_ti16x2")(jnp.ones(shape))
+    with pytest.raises(ValueError, match="float"):
+        make("vivit_ti16x2")(jnp.ones((1, 4, 32, 32, 3), jnp.uint8))
+
+
+def test_local_global_needs_an_even_grid():
+    with pytest.raises(ValueError, match="even grid"):
+        make("timesformer_b_local_global")(video(1, 5))
+
+
+@pytest.mark.parametrize(
+    "name, fields, count",
+    [
+        (("vivit_b16x2", 400), {}, 88_954_000),
+        (("vivit_b16x2_fe", 400), {}, 115_062_928),
+        (("vivit_b16x2_fsa", 400), {}, 117_319_312),
+        (("vivit_b16x2_fdpa", 400), {}, 88_952_464),
+        (("vivit_l16x2_fe", 400), {"temporal_layers": 24}, 606_827_920),
+        (("vivit_l16x2_fe", 600), {"temporal_layers": 24}, 607_032_920),
+        (("vivit_l16x2_fe", 174), {"image_size": 256}, 354_733_230),
+        (("timesformer_b_space", 174), {}, 85_932_462),
+        (("timesformer_b_joint", 174), {}, 85_938_606),
+        (("timesformer_b", 174), {}, 121_392_558),
+        (("timesformer_b_local_global", 174), {}, 121_392_558),
+        (("timesformer_b_axial", 174), {}, 156_846_510),
+        (("timesformer_b_space", 400), {}, 86_106_256),
+        (("timesformer_b_joint", 400), {}, 86_112_400),
+        (("timesformer_b", 400), {}, 121_566_352),
+    ],
+)
+def test_published_parameter_counts(name, fields, count):
+    model = nnx.eval_shape(lambda: vivit_jax.create_model(*name, **fields))
+    assert sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param))) == count
+
+
+def test_several_heads():
+    model = make("vivit_ti16x2_fe", {"verb": 7, "noun": 3})
+    logits = model(video())
+    assert {name: x.shape for name, x in logits.items()} == {"verb": (2, 7), "noun": (2, 3)}
+
+
+def test_bfloat16_computes_close_to_float32():
+    exact, rounded = make("timesformer_b"), make("timesformer_b", dtype="bfloat16")
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(nnx.state(rounded, nnx.Param)))
+    logits = rounded(video())
+    assert logits.dtype == jnp.float32
+    difference = np.abs(logits - exact(video())).max() / np.abs(exact(video())).max()
+    assert 0 < difference < 0.05
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (dict(image_size=50), "model.image_size: height 50"),
+        (dict(num_frames=0), "model.num_frames: 0"),
+        (dict(num_frames=7), "model.num_frames: 7"),
+        (dict(attention="dividd"), "model.attention: 'dividd'"),
+        (dict(widht=3), "model.widht: no such field; did you mean 'width'"),
+        (dict(num_heads=5), "model.num_heads: width 192"),
+        (dict(dropout=1.5), "model.dropout: 1.5"),
+        (dict(width="wide"), "model.width: 'wide' is not int"),
+        (dict(attention="factorized_dot_product"), "model.pool: "),
+        (dict(temporal_layers=2), "model.temporal_layers: 2"),
+    ],
+)
+def test_impossible_architectures_name_the_field(fields, message):
+    with pytest.raises(ValueError, match=message):
+        vivit_jax.create_model("vivit_ti16x2", 5, **fields)
+
+
+def test_names():
+    names = vivit_jax.list_models()
+    assert len(names) == len(set(names)) and {"vivit_b16x2_fe", "timesformer_hr"} <= set(names)
+    for name in names:
+        nnx.eval_shape(lambda name=name: vivit_jax.create_model(name, 3, num_layers=1))
+    with pytest.raises(ValueError, match="did you mean 'timesformer_b'"):
+        vivit_jax.create_model("timesformerb", 3)

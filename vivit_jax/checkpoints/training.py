@@ -1,0 +1,58 @@
+"""Checkpoints of a run in progress: Orbax, asynchronous, complete or not there at all."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from vivit_jax.errors import UserError, disk_full
+
+
+class Checkpoints:
+    """The last `keep` train states under `workdir/checkpoints`, each with what its data pipeline was made of."""
+
+    def __init__(self, workdir: Path, keep: int):
+        self.directory = (workdir / "checkpoints").absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def latest_step(self) -> int | None:
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, data: dict[str, Any]) -> None:
+        """Starts writing; the directory takes its final name when everything is in it.
+
+        Raises:
+          UserError: the disk is full; the message names the last good checkpoint.
+        """
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data))
+        self._guard(lambda: self._manager.save(step, args=items))
+
+    def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
+        """The state of `step`, shaped and sharded as `like`, and the description of its data."""
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore())
+        restored = self._manager.restore(step, args=items)
+        return restored["state"], restored["data"]
+
+    def wait(self) -> None:
+        """Returns when what was started is on disk."""
+        self._guard(self._manager.wait_until_finished)
+
+    def close(self) -> None:
+        self._guard(self._manager.close)
+
+    def _guard(self, action) -> None:
+        try:
+            action()
+        except Exception as error:  # Orbax hands on whatever its writer met
+            if not disk_full(error):
+                raise
+            steps = ocp.utils.checkpoint_steps(self.directory)
+            good = f"the last good checkpoint is step {max(steps)}" if steps else "there is no earlier checkpoint"
+            raise UserError(f"{self.directory}: the disk is full; {good}; free some space and start again") from error
+
+
+def abstract(state: Any, sharding: Any) -> Any:
+    """Shapes and shardings to restore into, from `jax.eval_shape`'s state."""
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, sharding)

@@ -1,0 +1,149 @@
+"""Training, read from top to bottom."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from vivit_jax.checkpoints.training import Checkpoints
+from vivit_jax.config import Config
+from vivit_jax.data.pipeline import train_batches
+from vivit_jax.errors import UserError
+from vivit_jax.evaluation.multiview import Evaluator, describe
+from vivit_jax.training.metrics import Log, write_json
+from vivit_jax.training.run import Run, claim, open_run
+from vivit_jax.training.sharding import to_devices
+from vivit_jax.training.step import State, jit_train_step, train_step_fn
+
+
+def train(config: Config, workdir: Path) -> None:
+    """Trains to the end, from the last checkpoint of `workdir` where there is one, and evaluates.
+
+    Raises:
+      UserError: what was asked for cannot be honored, the loss is not finite, or the disk is full.
+    """
+    run = open_run(config, workdir)
+    claim(workdir, config)
+    checkpoints = Checkpoints(workdir, config.train.keep)
+    start = checkpoints.latest_step() or 0
+    if start == run.total_steps and (workdir / "metrics.json").exists():
+        print(f"{workdir} holds a finished run of {start} steps; its results are in metrics.json")
+        return
+    state = run.restore(checkpoints, start) if start else run.new_state()
+    log = Log(workdir, start) if jax.process_index() == 0 else None
+    evaluator = Evaluator(config, run.graph, run.mesh, state["params"])
+    try:
+        state = _train(run, state, start, checkpoints, log, evaluator)
+    finally:
+        checkpoints.close()
+        if log:
+            log.close()
+    evaluate_splits(run, evaluator, state)
+
+
+def _train(run: Run, state: State, start: int, checkpoints: Checkpoints, log: Log | None, evaluator) -> State:
+    train, total = run.config.train, run.total_steps
+    evaluate_every = round(train.eval_every_epochs * run.steps_per_epoch)
+    step_fn = train_step_fn(run.config, run.graph, run.preprocessing, run.optimizer, run.schedule)
+    step_fn = jit_train_step(step_fn, run.mesh, state)
+    source = run.dataset.source(run.config.data.train_split)
+    progress = tqdm(initial=start, total=total, desc="train", unit="step", disable=jax.process_index() > 0)
+    reporter = Reporter(run, checkpoints, log, progress, start)
+    for done, batch in enumerate(train_batches(source, run.config, start, total), start + 1):
+        state, metrics = step_fn(state, to_devices(batch, run.mesh))
+        # The device works on this step while the numbers of the last one are read.
+        reporter.push(done, metrics)
+        if done % train.checkpoint_every == 0 or done == total:
+            reporter.flush()  # only a state whose loss was finite is saved
+            checkpoints.save(done, state, run.data())
+        if evaluate_every and done % evaluate_every == 0 and done < total:
+            reporter.flush()
+            split = run.config.evaluation.splits[0]
+            result = evaluator(averaged(state), run.dataset.source(split), split)
+            progress.write(f"step {done}, {describe(split, result)}")
+            if log:
+                log.write(done, result, split)
+            reporter.restart_clock()
+    progress.close()
+    return state
+
+
+def averaged(state: State) -> Any:
+    """The parameters to evaluate."""
+    return state.get("ema", state["params"])
+
+
+class Reporter:
+    """Reads each step's metrics one step late, checks them, and logs every so often."""
+
+    def __init__(self, run: Run, checkpoints: Checkpoints, log: Log | None, progress: tqdm, start: int):
+        self.run, self.checkpoints, self.log, self.progress = run, checkpoints, log, progress
+        self.waiting: tuple[int, dict[str, jax.Array]] | None = None
+        self.since, self.clock = start, time.perf_counter()
+
+    def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        self.flush()
+        self.waiting = step, metrics
+
+    def flush(self) -> None:
+        """Raises UserError where the loss or the gradient is not finite."""
+        if self.waiting is None:
+            return
+        step, metrics = self.waiting[0], {k: float(v) for k, v in jax.device_get(self.waiting[1]).items()}
+        self.waiting = None
+        self.progress.update()
+        if not math.isfinite(metrics["loss"]) or not math.isfinite(metrics["grad_norm"]):
+            self.checkpoints.wait()
+            good = self.checkpoints.latest_step()
+            raise UserError(
+                f"step {step}: the loss is {metrics['loss']:g} and its gradient {metrics['grad_norm']:g}; "
+                + (f"the last good checkpoint is step {good}; " if good else "there is no checkpoint yet; ")
+                + "lower config.schedule.learning_rate or lengthen warmup_epochs, in another workdir"
+            )
+        if step % self.run.config.train.log_every == 0 or step == self.run.total_steps:
+            self._write(step, metrics)
+
+    def _write(self, step: int, metrics: dict[str, float]) -> None:
+        seconds = time.perf_counter() - self.clock
+        metrics["clips_per_second"] = (step - self.since) * self.run.config.train.batch_size / seconds
+        self.progress.set_postfix({k: f"{metrics[k]:.4g}" for k in ("loss", "top_1", "clips_per_second")})
+        if self.log:
+            self.log.write(step, metrics, "train")
+        self.since, self.clock = step, time.perf_counter()
+
+    def restart_clock(self) -> None:
+        """Leaves out of the speed what was not training."""
+        self.since, self.clock = int(self.progress.n), time.perf_counter()
+
+
+def evaluate(config: Config, workdir: Path) -> None:
+    """Scores the latest checkpoint of `workdir`.
+
+    Raises:
+      UserError: there is no checkpoint, or it is of another configuration.
+    """
+    run = open_run(config, workdir)
+    if not (workdir / "config.json").exists():
+        raise UserError(f"--workdir: {workdir} holds no run; train one first")
+    claim(workdir, config)
+    checkpoints = Checkpoints(workdir, config.train.keep)
+    step = checkpoints.latest_step()
+    if step is None:
+        raise UserError(f"--workdir: {workdir} holds no checkpoint yet")
+    state = run.restore(checkpoints, step)
+    checkpoints.close()
+    evaluate_splits(run, Evaluator(config, run.graph, run.mesh, state["params"]), state)
+
+
+def evaluate_splits(run: Run, evaluator: Evaluator, state: State) -> None:
+    """Prints and writes `metrics.json`."""
+    results: dict[str, Any] = {"step": int(state["step"])}
+    for split in run.config.evaluation.splits:
+        results[split] = evaluator(averaged(state), run.dataset.source(split), split)
+        if jax.process_index() == 0:
+            print(describe(split, results[split]))
+    if jax.process_index() == 0:
+        write_json(run.workdir / "metrics.json", results)

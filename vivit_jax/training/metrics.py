@@ -1,0 +1,38 @@
+"""What a run writes down: TensorBoard events, one JSON line per entry, and its final `metrics.json`."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes the whole file or leaves the old one."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+class Log:
+    """Scalars by step, in `workdir/log.jsonl` and as TensorBoard events; a resumed run drops what it redoes."""
+
+    def __init__(self, workdir: Path, start: int):
+        path = workdir / "log.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        # A killed process can leave half a line at the end.
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= start]
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self._lines = path.open("a", encoding="utf-8")
+        self._events = SummaryWriter(str(workdir), purge_step=start + 1 if start else None)
+
+    def write(self, step: int, values: dict[str, float], prefix: str) -> None:
+        self._lines.write(json.dumps({"step": step, **{f"{prefix}/{k}": v for k, v in values.items()}}) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            self._events.add_scalar(f"{prefix}/{name}", value, step)
+
+    def close(self) -> None:
+        self._lines.close()
+        self._events.close()

@@ -1,0 +1,109 @@
+"""What training and evaluation both start from: a dataset, a mesh, a model, and a workdir that belongs to them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+
+from vivit_jax.architecture import ModelConfig, Preprocessing
+from vivit_jax.checkpoints.training import Checkpoints, abstract
+from vivit_jax.config import Config, from_dict, to_dict
+from vivit_jax.data.datasets import VideoDataset
+from vivit_jax.errors import UserError
+from vivit_jax.schema import differences
+from vivit_jax.training.metrics import write_json
+from vivit_jax.training.optimizer import make_optimizer, make_schedule
+from vivit_jax.training.sharding import check_batch, make_mesh, state_sharding
+from vivit_jax.training.step import State, make_state
+from vivit_jax.variants import preprocessing
+
+
+@dataclass(frozen=True)
+class Run:
+    """A configuration put to work on a dataset and the devices that are there."""
+
+    config: Config
+    workdir: Path
+    dataset: VideoDataset
+    mesh: jax.sharding.Mesh
+    model: ModelConfig
+    preprocessing: Preprocessing
+    total_steps: int
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    graph: nnx.GraphDef
+    init: Any  # () -> State
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return len(self.dataset.source(self.config.data.train_split)) / self.config.train.batch_size
+
+    def abstract_state(self) -> State:
+        """The state's shapes and where it lies, of which nothing is computed."""
+        shapes = jax.eval_shape(self.init)
+        return abstract(shapes, state_sharding(self.mesh, shapes))
+
+    def data(self) -> dict[str, Any]:
+        """What the batches are a function of, beside the configuration: kept with each checkpoint."""
+        data = self.config.data
+        return {"videos": len(self.dataset.source(data.train_split)), "class_names": list(self.dataset.class_names)}
+
+    def new_state(self) -> State:
+        shardings = state_sharding(self.mesh, jax.eval_shape(self.init))
+        return jax.jit(self.init, out_shardings=shardings)()
+
+    def restore(self, checkpoints: Checkpoints, step: int) -> State:
+        """Raises UserError where the dataset is not the one that the run was started on."""
+        state, data = checkpoints.restore(step, self.abstract_state())
+        if data != self.data():
+            raise UserError(
+                f"config.data.name: {self.config.data.name!r} has changed since {self.workdir} was started "
+                f"({data['videos']} training videos then, {self.data()['videos']} now); start another workdir"
+            )
+        return state
+
+
+def open_run(config: Config, workdir: Path) -> Run:
+    """Checks that everything fits together before anything is computed.
+
+    Raises:
+      UserError: the dataset is not there, or a number of classes, batch or mesh does not fit.
+    """
+    dataset = VideoDataset(config.data.data_dir, config.data.name)
+    classes = len(dataset.class_names)
+    model = config.model.architecture(classes)
+    if model.num_classes != classes:
+        raise UserError(f"config.model.num_classes: {model.num_classes}, but {config.data.name!r} has {classes}")
+    mesh = make_mesh(config.mesh)
+    part = config.train.batch_size // config.train.accumulate
+    check_batch(mesh, train__batch_size=part, evaluation__batch_size=config.evaluation.batch_size)
+    steps_per_epoch = len(dataset.source(config.data.train_split)) / config.train.batch_size
+    total_steps = max(1, round(config.train.epochs * steps_per_epoch))
+    schedule = make_schedule(config.schedule, steps_per_epoch, total_steps)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    feeding = preprocessing(config.model.name, model)
+    graph, init = make_state(config, model, feeding, optimizer)
+    return Run(config, workdir, dataset, mesh, model, feeding, total_steps, schedule, optimizer, graph, init)
+
+
+def claim(workdir: Path, config: Config) -> None:
+    """Writes `config.json` into a new workdir; in one that has one, it has to say the same.
+
+    Raises:
+      UserError: the workdir belongs to another configuration; the message lists the differences.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        changed = differences(from_dict(json.loads(path.read_text(encoding="utf-8"))), config)
+        if changed:
+            raise UserError(f"{workdir}: was started with another configuration ({'; '.join(changed)})")
+    elif jax.process_index() == 0:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_json(path, to_dict(config))
+        except OSError as error:
+            raise UserError(f"--workdir: cannot write to {workdir}: {error.strerror}") from error

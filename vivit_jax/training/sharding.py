@@ -1,0 +1,57 @@
+"""One mesh, and where the arrays of a run lie on it; models know nothing of it."""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from vivit_jax.config import Mesh
+from vivit_jax.errors import UserError
+
+
+def make_mesh(config: Mesh) -> jax.sharding.Mesh:
+    """A mesh over all devices of all processes.
+
+    Raises:
+      UserError: the axes do not multiply to the number of devices.
+    """
+    devices, sizes = jax.device_count(), [config.data, config.fsdp]
+    known = int(np.prod([size for size in sizes if size > 0]))
+    sizes = [size if size > 0 else devices // known for size in sizes]
+    if int(np.prod(sizes)) != devices:
+        raise UserError(f"config.mesh: data {config.data} x fsdp {config.fsdp} does not make {devices} devices")
+    return jax.make_mesh(tuple(sizes), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+
+
+def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Examples lie on both axes."""
+    return NamedSharding(mesh, P(("data", "fsdp")))
+
+
+def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P())
+
+
+def state_sharding(mesh: jax.sharding.Mesh, state):
+    """Splits each array of a (possibly abstract) state along its largest axis that divides over `fsdp`."""
+    parts = mesh.shape["fsdp"]
+
+    def rule(x) -> NamedSharding:
+        axes = [i for i, size in enumerate(x.shape) if parts > 1 and size % parts == 0]
+        widest = max(axes, key=lambda i: x.shape[i], default=None)
+        return NamedSharding(mesh, P(*("fsdp" if i == widest else None for i in range(len(x.shape)))))
+
+    return jax.tree.map(rule, state)
+
+
+def to_devices(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+    """The global batch, of which each process holds a part."""
+    sharding = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
+
+
+def check_batch(mesh: jax.sharding.Mesh, **sizes: int) -> None:
+    """Raises UserError where a batch (given as config_key=size) does not divide over the devices."""
+    for key, size in sizes.items():
+        if size % mesh.size:
+            raise UserError(f"config.{key.replace('__', '.')}: {size} does not divide over {mesh.size} devices")
