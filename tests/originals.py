@@ -111,7 +111,7 @@ def to_ours(golden: dict, model) -> dict:
     steps = [attention.step.axes for attention in model.encoder.blocks[0].attention]
     order = {"TIME": str(steps.index(("time",)) if ("time",) in steps else 0), "LAST": str(len(steps) - 1)}
     order["SPACE"] = str(steps.index(("space",)) if ("space",) in steps else 0)
-    torch = any("pos_embed" == name or ".weight" in name for name in golden)
+    torch = any(name == "pos_embed" or ".weight" in name for name in golden)
     params = _from_torch(golden, order, config.num_heads) if torch else _from_scenic(golden, order)
     return _split_positions(params, {"encoder": config.grid, "temporal_encoder": (config.grid[0], 1, 1)})
 

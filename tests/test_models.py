@@ -36,7 +36,9 @@ def randomize(model, seed=0):
     graph, state = nnx.split(model)
     leaves, tree = jax.tree.flatten(state)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
-    return nnx.merge(graph, jax.tree.unflatten(tree, [0.3 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves)]))
+    return nnx.merge(
+        graph, jax.tree.unflatten(tree, [0.3 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves)])
+    )
 
 
 def make(case, classes=5, **overrides):

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from vivit_jax.data import motion
+from vivit_jax.data import motion, motion_files
 
 REPOSITORY = Path(motion.__file__).parents[2]
 OPPOSITE = {
@@ -34,7 +34,7 @@ def relative_files(directory: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("motion") / "not" / "yet" / "there"
-    motion.generate(directory, num_train=64, num_validation=16, seed=3, num_workers=2)
+    motion_files.generate(directory, num_train=64, num_validation=16, seed=3, num_workers=2)
     return directory
 
 
@@ -56,8 +56,8 @@ def test_format(videos):
 
 
 def test_videos_depend_on_the_seed_alone(videos, tmp_path):
-    motion.generate(tmp_path / "again", num_train=64, num_validation=16, seed=3, num_workers=3)
-    motion.generate(tmp_path / "other", num_train=64, num_validation=16, seed=4)
+    motion_files.generate(tmp_path / "again", num_train=64, num_validation=16, seed=3, num_workers=3)
+    motion_files.generate(tmp_path / "other", num_train=64, num_validation=16, seed=4)
     files, other = relative_files(videos), relative_files(tmp_path / "other")
     assert relative_files(tmp_path / "again") == files
     assert files.keys() == other.keys() and not set(files.values()) & set(other.values())
@@ -168,7 +168,9 @@ def test_render_draws_what_the_generator_says():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_generation_leaves_nothing_that_looks_complete(tmp_path, number):
-    program = f"from vivit_jax.data import motion; motion.generate({str(tmp_path / 'videos')!r}, num_train=80000)"
+    program = (
+        f"from vivit_jax.data import motion_files; motion_files.generate({str(tmp_path / 'videos')!r}, num_train=80000)"
+    )
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL, cwd=REPOSITORY)
     deadline = time.monotonic() + 30
     while not list(tmp_path.rglob("*.mp4")) and time.monotonic() < deadline:
@@ -187,19 +189,19 @@ def test_an_interrupted_generation_leaves_nothing_that_looks_complete(tmp_path, 
 
 def test_a_failed_worker_is_told_and_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError, match=r"rendering failed: ValueError: .*non-negative"):
-        motion.generate(tmp_path / "videos", num_train=8, num_validation=8, seed=-1)
+        motion_files.generate(tmp_path / "videos", num_train=8, num_validation=8, seed=-1)
     assert not list(tmp_path.iterdir())
 
 
 def test_bad_arguments(tmp_path):
     with pytest.raises(ValueError, match=r"num_train=12.*multiples of 8"):
-        motion.generate(tmp_path / "videos", num_train=12)
+        motion_files.generate(tmp_path / "videos", num_train=12)
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(FileExistsError, match=re.escape(str(tmp_path))):
-        motion.generate(tmp_path, num_train=8, num_validation=8)
+        motion_files.generate(tmp_path, num_train=8, num_validation=8)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_workers_import_no_jax():
-    program = f"import runpy, sys; runpy.run_path({motion.__file__!r}); print('jax' in sys.modules)"
-    assert subprocess.check_output([sys.executable, "-P", "-c", program], text=True).strip() == "False"
+    program = "import sys, vivit_jax.data.motion_files, vivit_jax.data.transcode; print('jax' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True, cwd=REPOSITORY).strip() == "False"

@@ -44,11 +44,11 @@ def _video(golden, name: str = "input") -> jax.Array:
 
 @pytest.mark.parametrize("name", CASES)
 def test_original(name):
-    golden = np.load(Path(__file__).parent / "goldens" / f"{name}.npz")
+    golden = dict(np.load(Path(__file__).parent / "goldens" / f"{name}.npz"))
     variant, fields = CASES[name]
     model = vivit_jax.create_model(variant, golden["logits"].shape[-1], **fields)
     originals.load(_section(golden, "param/"), model)
-    labels = jnp.asarray(golden["labels"] if "labels" in golden else [1, 4])
+    labels = jnp.asarray(golden.get("labels", [1, 4]))
 
     def loss(model):
         logits = model(_video(golden))
@@ -66,7 +66,7 @@ def test_original(name):
 
 @pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(("fb", "ref"))])
 def test_intermediates(name):
-    golden = np.load(Path(__file__).parent / "goldens" / f"{name}.npz")
+    golden = dict(np.load(Path(__file__).parent / "goldens" / f"{name}.npz"))
     variant, fields = CASES[name]
     model = originals.load(_section(golden, "param/"), vivit_jax.create_model(variant, 7, **fields))
     _, taps = model(_video(golden), return_taps=True)
@@ -80,7 +80,7 @@ def test_intermediates(name):
 @pytest.mark.parametrize("other", ["moreT", "hires"])
 def test_other_frames_and_pixels(name, other):
     """The released TimeSformer resizes its positions by nearest neighbor at run time."""
-    golden = np.load(Path(__file__).parent / "goldens" / f"{name}.npz")
+    golden = dict(np.load(Path(__file__).parent / "goldens" / f"{name}.npz"))
     variant, fields = CASES[name]
     model = originals.load(_section(golden, "param/"), vivit_jax.create_model(variant, 5, **fields))
     np.testing.assert_allclose(model(_video(golden, f"input_{other}")), golden[f"logits_{other}"], atol=1e-5)

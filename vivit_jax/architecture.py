@@ -41,7 +41,9 @@ class ModelConfig:
     num_heads: int = 12
     mlp_dim: int = 3072
     attention: Attention = "joint"
-    cls_in_time: bool = False  # let CLS take part in the divided time step (TimeSformer Eq. 13; the release leaves it out)
+    cls_in_time: bool = (
+        False  # let CLS take part in the divided time step (TimeSformer Eq. 13; the release leaves it out)
+    )
     temporal_layers: int = 0  # of the factorized encoder
     temporal_heads: int = 0  # 0: as num_heads
     temporal_mlp_dim: int = 0  # 0: as mlp_dim

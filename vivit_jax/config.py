@@ -108,7 +108,9 @@ class Schedule:
         check(self, "learning_rate", self.learning_rate > 0, "must be above 0")
         check(self, "warmup_epochs", self.warmup_epochs >= 0, "must not be negative")
         rising = list(self.step_epochs) == sorted(self.step_epochs)
-        check(self, "step_epochs", rising and (self.name == "step") == bool(self.step_epochs), "rising; for 'step' alone")
+        check(
+            self, "step_epochs", rising and (self.name == "step") == bool(self.step_epochs), "rising; for 'step' alone"
+        )
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,9 @@ class Train:
             check(self, name, getattr(self, name) >= 1, "must be at least 1")
         check(self, "epochs", self.epochs > 0, "must be above 0")
         check(self, "eval_every_epochs", self.eval_every_epochs >= 0, "must not be negative")
-        check(self, "accumulate", self.batch_size % self.accumulate == 0, f"does not divide batch_size {self.batch_size}")
+        check(
+            self, "accumulate", self.batch_size % self.accumulate == 0, f"does not divide batch_size {self.batch_size}"
+        )
         for name in ("label_smoothing", "ema"):
             check(self, name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
 
@@ -179,7 +183,9 @@ class Config:
 
     def __post_init__(self):
         short_side = min(self.model.architecture().image_size)
-        check(self.data, "eval_resize", self.data.eval_resize >= short_side, f"is below the crop of {short_side} pixels")
+        check(
+            self.data, "eval_resize", self.data.eval_resize >= short_side, f"is below the crop of {short_side} pixels"
+        )
 
 
 def _pair(section, name: str) -> tuple[float, float]:
@@ -188,9 +194,9 @@ def _pair(section, name: str) -> tuple[float, float]:
     return value
 
 
-def base() -> ConfigDict:
-    """Every key with its default, for a config file to start from. Unset fields of the model are as its name has them."""
-    config = defaults(Config)
+def base() -> Any:
+    """A ConfigDict of every key with its default; a field of the model that is not set is as the model's name has it."""
+    config: Any = defaults(Config)
     fields = {field.name: placeholder(field.type) for field in dataclasses.fields(ModelConfig)}
     config.model = ConfigDict({"name": placeholder(str), **fields})
     return config

@@ -3,10 +3,11 @@
 import errno
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 
 class UserError(ValueError):
@@ -22,6 +23,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         except UserError as error:
             _end(str(error))
 
+    logging.set_verbosity(logging.WARNING)  # Orbax and TFDS report every file at the level of information
     app.run(guarded, flags_parser=_parse_flags)
 
 
@@ -61,7 +63,18 @@ def config_values(config: Any) -> dict[str, Any]:
         raise UserError(f"--config: {error}") from error
 
 
-def disk_full(error: BaseException | None) -> bool:
+@contextmanager
+def disk_space(message: Callable[[], str]) -> Iterator[None]:
+    """Turns whatever a full disk causes inside into a UserError that says `message()`."""
+    try:
+        yield
+    except Exception as error:
+        if not _disk_full(error):
+            raise
+        raise UserError(message()) from error
+
+
+def _disk_full(error: BaseException | None) -> bool:
     """Whether a full disk, a quota or a file size limit is behind an error, however it was wrapped on its way."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

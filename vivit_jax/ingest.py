@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -19,11 +20,12 @@ from tqdm import tqdm
 
 from vivit_jax import errors
 from vivit_jax.config import Data
-from vivit_jax.data import motion, workers
+from vivit_jax.data import motion_files, workers
 from vivit_jax.data.datasets import Example, dataset_path, write_dataset
 from vivit_jax.data.sources import Entry, read_source
 from vivit_jax.data.transcode import Clip, TranscodeError, transcode
-from vivit_jax.errors import UserError
+from vivit_jax.errors import UserError, disk_space
+from vivit_jax.files import write_json, write_text
 
 TIME_LIMIT = 900.0  # seconds for one file
 
@@ -94,19 +96,15 @@ def ingest(
         return path
     entries = read_source(source)
     _check_classes(Counter(entry.label for entry in entries if entry.split in (None, "train")), "")
-    try:
+    with disk_space(lambda: f"--data_dir: the disk is full at {root}; free some space and start again"):
         cache = root / "cache"
         cache.mkdir(parents=True, exist_ok=True)
         clips, skipped = _transcode_all(entries, cache, short_side, num_workers or os.cpu_count() or 1)
         _report_skipped(root, skipped, len(entries), max_skipped)
         splits = _split([entry for entry in entries if entry in clips], validation_fraction, seed)
-        record.write_text(json.dumps(settings), encoding="utf-8")
+        write_json(record, settings)
         classes = sorted({entry.label for entry in entries})
         write_dataset(data_dir, name, classes, {k: _examples(v, clips) for k, v in splits.items()})
-    except Exception as error:
-        if errors.disk_full(error):
-            raise UserError(f"--data_dir: the disk is full at {root}; free some space and start again") from error
-        raise
     shutil.rmtree(cache)
     sizes = ", ".join(f"{split} {len(members)}" for split, members in splits.items())
     where = f" ({len(skipped)} skipped, see {root / 'skipped.csv'})" if skipped else ""
@@ -127,7 +125,9 @@ def _check_arguments(name: str, short_side: int, max_skipped: float, validation_
 
 def _check_classes(sizes: Counter, why: str) -> None:
     if single := sorted(label for label, size in sizes.items() if size < 2):
-        raise UserError(f"--source: the class {single[0]!r} has a single video{why}; training and validation need one each")
+        raise UserError(
+            f"--source: the class {single[0]!r} has a single video{why}; training and validation need one each"
+        )
 
 
 def _transcode_all(entries, cache: Path, short_side: int, num_workers: int) -> tuple[dict[Entry, Path], dict[str, str]]:
@@ -140,7 +140,7 @@ def _transcode_all(entries, cache: Path, short_side: int, num_workers: int) -> t
             clips[job.entry] = path
         elif isinstance(error, TranscodeError | TimeoutError | ChildProcessError):
             skipped[job.entry.name] = str(error)
-        elif isinstance(error, OSError) and not errors.disk_full(error):
+        elif isinstance(error, PermissionError | FileNotFoundError):
             skipped[job.entry.name] = error.strerror or str(error)
         else:
             raise error
@@ -152,10 +152,9 @@ def _report_skipped(root: Path, skipped: dict[str, str], total: int, max_skipped
     path.unlink(missing_ok=True)
     if not skipped:
         return
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as lines:
-        csv.writer(lines).writerows([("path", "reason"), *skipped.items()])
-    os.replace(temporary, path)
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([("path", "reason"), *skipped.items()])
+    write_text(path, table.getvalue())
     if len(skipped) > max_skipped * total:
         first, reason = next(iter(skipped.items()))
         raise UserError(
@@ -198,7 +197,8 @@ def ensure(data: Data) -> None:
     videos = Path(data.data_dir).expanduser() / f"{data.name}_videos"
     if not videos.exists():
         print(f"Rendering the demonstration videos into {videos}")
-        motion.generate(videos)
+        with disk_space(lambda: f"config.data.data_dir: the disk is full at {videos}; free some space and start again"):
+            motion_files.generate(videos)
     ingest(videos, data.name, data.data_dir)
 
 
@@ -219,7 +219,9 @@ def _define_flags() -> None:
     flags.DEFINE_string("data_dir", None, "Where datasets live.")
     flags.DEFINE_integer("short_side", 256, "Pixels that the short side is reduced to.")
     flags.DEFINE_float("max_skipped", 0.05, "Part of the files that may be unusable.")
-    flags.DEFINE_float("validation_fraction", 0.2, "Part of each class held out, where the source has no validation split.")
+    flags.DEFINE_float(
+        "validation_fraction", 0.2, "Part of each class held out, where the source has no validation split."
+    )
     flags.DEFINE_integer("seed", 0, "Of that split.")
     flags.DEFINE_integer("num_workers", None, "Processes; as many as cores by default.", lower_bound=1)
 

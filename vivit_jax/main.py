@@ -8,7 +8,9 @@ from ml_collections import config_flags
 from vivit_jax import errors
 from vivit_jax.config import from_dict
 
-CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/, whose keys --config.KEY=VALUE sets.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="A file of configs/, whose keys --config.KEY=VALUE sets."
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives: checkpoints, logs, metrics.json.")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 
@@ -17,7 +19,9 @@ def main(argv) -> None:
     if len(argv) > 1:
         raise errors.UserError(f"{argv[1]!r}: flags start with --")
     if CONFIG.value is None or WORKDIR.value is None:
-        raise errors.UserError("--config and --workdir are both needed, as in --config=configs/demo.py --workdir=runs/demo")
+        raise errors.UserError(
+            "--config and --workdir are both needed, as in --config=configs/demo.py --workdir=runs/demo"
+        )
     config = from_dict(errors.config_values(CONFIG.value))
     # Imported only now: a mistake in the configuration shows before anything is loaded.
     from vivit_jax import ingest

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from vivit_jax.errors import UserError, disk_full
+from vivit_jax.errors import disk_space
 
 
 class Checkpoints:
@@ -27,7 +27,8 @@ class Checkpoints:
           UserError: the disk is full; the message names the last good checkpoint.
         """
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data))
-        self._guard(lambda: self._manager.save(step, args=items))
+        with disk_space(self._full):
+            self._manager.save(step, args=items)
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         """The state of `step`, shaped and sharded as `like`, and the description of its data."""
@@ -37,20 +38,17 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when what was started is on disk."""
-        self._guard(self._manager.wait_until_finished)
+        with disk_space(self._full):
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        self._guard(self._manager.close)
+        with disk_space(self._full):
+            self._manager.close()
 
-    def _guard(self, action) -> None:
-        try:
-            action()
-        except Exception as error:  # Orbax hands on whatever its writer met
-            if not disk_full(error):
-                raise
-            steps = ocp.utils.checkpoint_steps(self.directory)
-            good = f"the last good checkpoint is step {max(steps)}" if steps else "there is no earlier checkpoint"
-            raise UserError(f"{self.directory}: the disk is full; {good}; free some space and start again") from error
+    def _full(self) -> str:
+        steps = ocp.utils.checkpoint_steps(self.directory)
+        good = f"the last good checkpoint is step {max(steps)}" if steps else "there is no earlier checkpoint"
+        return f"{self.directory}: the disk is full; {good}; free some space and start again"
 
 
 def abstract(state: Any, sharding: Any) -> Any:

@@ -1,5 +1,7 @@
 """Photometric augmentation on the device: uint8 clips in, floats out, the same change for every frame of a clip."""
 
+from typing import Any
+
 import dm_pix as pix
 import jax
 import jax.numpy as jnp
@@ -11,11 +13,11 @@ from vivit_jax.config import Augment
 def _jitter(clip: jax.Array, key: jax.Array, augment: Augment) -> jax.Array:
     """[T, h, w, 3] in [0, 1], brightness, contrast, saturation and hue changed at random."""
     keys = jax.random.split(key, 4)
-    clip = pix.adjust_brightness(clip, _uniform(keys[0], 0, augment.brightness))
-    clip = pix.adjust_contrast(clip, _uniform(keys[1], 1, augment.contrast))
-    clip = pix.adjust_saturation(jnp.clip(clip, 0, 1), _uniform(keys[2], 1, augment.saturation))
-    clip = pix.adjust_hue(jnp.clip(clip, 0, 1), _uniform(keys[3], 0, augment.hue))
-    return jnp.clip(clip, 0, 1)
+    changed: Any = pix.adjust_brightness(clip, _uniform(keys[0], 0, augment.brightness))
+    changed = pix.adjust_contrast(changed, _uniform(keys[1], 1, augment.contrast))
+    changed = pix.adjust_saturation(jnp.clip(changed, 0, 1), _uniform(keys[2], 1, augment.saturation))
+    changed = pix.adjust_hue(jnp.clip(changed, 0, 1), _uniform(keys[3], 0, augment.hue))
+    return jnp.clip(changed, 0, 1)
 
 
 def _uniform(key: jax.Array, center: float, spread: float) -> jax.Array:

@@ -21,20 +21,24 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version(VERSION)
 
+    name: Any
+
     def __init__(self, name: str, class_names: Sequence[str], splits: Mapping[str, Iterator], **kwargs: Any):
         self.name, self._class_names, self._splits = name, class_names, splits
         super().__init__(**kwargs)
 
     def _info(self):
-        features = tfds.features.FeaturesDict({
-            "video": tfds.features.Tensor(shape=(), dtype=np.object_),  # H.264 in MP4, frame i at i / fps
-            "label": tfds.features.ClassLabel(names=self._class_names),
-            "num_frames": tfds.features.Scalar(np.int32),
-            "fps": tfds.features.Scalar(np.float32),
-            "height": tfds.features.Scalar(np.int32),
-            "width": tfds.features.Scalar(np.int32),
-            "path": tfds.features.Text(),
-        })
+        features = tfds.features.FeaturesDict(
+            {
+                "video": tfds.features.Tensor(shape=(), dtype=np.object_),  # H.264 in MP4, frame i at i / fps
+                "label": tfds.features.ClassLabel(names=self._class_names),
+                "num_frames": tfds.features.Scalar(np.int32),
+                "fps": tfds.features.Scalar(np.float32),
+                "height": tfds.features.Scalar(np.int32),
+                "width": tfds.features.Scalar(np.int32),
+                "path": tfds.features.Text(),
+            }
+        )
         return tfds.core.DatasetInfo(builder=self, description="Videos ingested by vivit_jax.", features=features)
 
     def _split_generators(self, dl_manager):
@@ -111,7 +115,8 @@ class Source:
 
     def __getitem__(self, index: int) -> Example:
         if self._records is None:
-            self._records = tfds.builder_from_directory(self.path).as_data_source(self.split)
+            builder: Any = tfds.builder_from_directory(self.path)
+            self._records = builder.as_data_source(self.split)
         example: Any = self._records[int(index)]
         path = example["path"]
         return {

@@ -4,6 +4,8 @@ import io
 from pathlib import Path
 
 import av
+import av.error
+import av.filter
 import numpy as np
 
 

@@ -12,18 +12,9 @@ which fills the unit circle: |gain| is its radius in pixels, arg(gain) its angle
 
 import cmath
 import math
-import os
-import subprocess
-import sys
-import tempfile
-import threading
-from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 
-import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 NUM_FRAMES = 23  # odd: a clip of 8 frames at stride 2 spans 15, and the central one is its own mirror image in time
 SIZE = 64  # pixels
@@ -161,100 +152,3 @@ def draw(scene: Scene) -> np.ndarray:
 def render(kind: str, rng: np.random.Generator) -> np.ndarray:
     """One random clip of class `kind` (one of `CLASSES`): uint8 [23, 64, 64, 3], RGB."""
     return draw(sample_scene(kind, rng))
-
-
-def _encode(path: Path, frames: Iterable[av.VideoFrame]) -> None:
-    with av.open(path, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"preset": "superfast", "crf": "18"})
-        stream.width = stream.height = SIZE
-        stream.pix_fmt = "yuv420p"
-        stream.thread_count = 1  # scenes are encoded side by side
-        for pts, frame in enumerate(frames):
-            frame.pts = pts
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
-def _write_pair(directory: Path, scene: int, rng: np.random.Generator) -> None:
-    kinds = rng.permutation(PAIRS[scene % len(PAIRS)])  # which of the two is rendered and which one reversed
-    reformatter = VideoReformatter()  # the frame's own `reformat` builds a scaler, with threads, for every frame
-    rgb = (av.VideoFrame.from_ndarray(image, format="rgb24") for image in render(kinds[0], rng))
-    frames = [reformatter.reformat(frame, format="yuv420p", threads=1) for frame in rgb]
-    for kind, ordered in zip(kinds, (frames, frames[::-1]), strict=True):
-        _encode(directory / kind / f"{scene:05d}_{kind}.mp4", ordered)
-
-
-def _write_share(root: Path, num_train: int, num_validation: int, seed: int, worker: int, num_workers: int) -> None:
-    """Writes every `num_workers`-th scene of either split; a scene is the same whoever renders it."""
-    for index, (split, num_videos) in enumerate({"train": num_train, "validation": num_validation}.items()):
-        for scene in range(worker, num_videos // 2, num_workers):
-            _write_pair(root / split, scene, np.random.default_rng((seed, index, scene)))
-
-
-def _run_workers(num_workers: int, *arguments: object) -> None:
-    """Runs this file as a script in `num_workers` processes.
-
-    Not a `multiprocessing` pool: forking a program with JAX in it may hang, and spawning runs the caller's main module
-    again, which takes seconds where it imports JAX and fails where it is no file. Threads wait for one another.
-    """
-    command = [sys.executable, "-P", __file__, *map(str, arguments)]
-    lifeline, held = os.pipe()
-    workers = []
-    try:
-        for worker in range(num_workers):
-            share = [*command, str(worker), str(num_workers)]
-            workers.append(subprocess.Popen(share, stdin=lifeline, stderr=subprocess.PIPE, text=True))
-        for worker in workers:
-            _, log = worker.communicate()
-            if worker.returncode:
-                raise RuntimeError(f"rendering failed: {(log.splitlines() or [f'status {worker.returncode}'])[-1]}")
-    finally:
-        os.close(held)
-        os.close(lifeline)
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-
-
-def generate(
-    directory: str | Path,
-    *,
-    num_train: int = 2048,
-    num_validation: int = 512,
-    seed: int = 0,
-    num_workers: int | None = None,
-) -> None:
-    """Writes directory/{train,validation}/<class>/<scene>_<class>.mp4: H.264, 23 frames of 64 x 64 pixels at 25 fps.
-
-    The same number of videos for every class; a scene's two videos share the number in their names and the split. The
-    same arguments give the same videos, however many worker processes (default: one per core) share the work. The
-    directory appears when it is complete.
-
-    Raises:
-      ValueError: a number of videos is not a multiple of the number of classes.
-      FileExistsError: there is a directory already.
-      RuntimeError: a worker failed, for example because the disk is full.
-    """
-    directory = Path(directory)
-    if num_train % len(CLASSES) or num_validation % len(CLASSES):
-        raise ValueError(f"num_train={num_train}, num_validation={num_validation}: not multiples of {len(CLASSES)}")
-    if directory.exists():
-        raise FileExistsError(f"{directory} exists: remove it, or generate into another directory")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as temporary:
-        videos = Path(temporary) / "videos"
-        for split in ("train", "validation"):
-            for kind in CLASSES:
-                (videos / split / kind).mkdir(parents=True)
-        _run_workers(num_workers or os.cpu_count() or 1, videos, num_train, num_validation, seed)
-        videos.rename(directory)
-
-
-def _end_with_the_caller() -> None:
-    os.read(0, 1)  # blocks until the caller closes the pipe, or is killed
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    threading.Thread(target=_end_with_the_caller, daemon=True).start()
-    _write_share(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from vivit_jax.errors import UserError
 
-VIDEO_SUFFIXES = frozenset(
-    ".3gp .asf .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
-)
+_CONTAINERS = "3gp", "asf", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "ogv", "ts", "vob"
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in (*_CONTAINERS, "webm", "wmv"))
 SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation"}
 SPLITS |= {"validation": "validation", "test": "test"}
 
@@ -80,12 +79,16 @@ def _read_csv(source: Path) -> list[Entry]:
         except (csv.Error, UnicodeDecodeError) as error:
             raise UserError(f"--source: {source} is not a CSV file in UTF-8: {error}") from error
     if missing := {"path", "label"} - set(columns):
-        raise UserError(f"--source: {source} has no column {_some(missing)}; its first line should be path,label[,split]")
+        raise UserError(
+            f"--source: {source} has no column {_some(missing)}; its first line should be path,label[,split]"
+        )
     if not rows:
         raise UserError(f"--source: {source} names no videos")
     entries = [_csv_entry(source, number, row) for number, row in enumerate(rows, 2)]
     if absent := [entry.name for entry in entries if not entry.path.is_file()]:
-        raise UserError(f"--source: {len(absent)} of {len(entries)} files named in {source} are missing: {_some(absent)}")
+        raise UserError(
+            f"--source: {len(absent)} of {len(entries)} files named in {source} are missing: {_some(absent)}"
+        )
     if len({entry.split is None for entry in entries}) > 1:
         raise UserError(f"--source: {source} gives a split for some videos and not for others")
     return entries

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
+import av.error
 import av.filter
+import av.video.frame
 import numpy as np
 
 KEY_FRAME_EVERY = 32
@@ -83,7 +86,8 @@ def _encoder(output, rate: Fraction, frame):
 
 def _resized(frames: Iterator, short_side: int) -> Iterator:
     """Frames upright, in one size with even sides, 4:2:0."""
-    graph, shape, size = None, None, None
+    graph: Any = None
+    shape, size = None, None
     for frame in frames:
         if (frame.width, frame.height, frame.format.name) != shape:
             shape = frame.width, frame.height, frame.format.name
@@ -99,12 +103,15 @@ def _target(frame, short_side: int) -> tuple[int, int]:
     scale = min(1.0, short_side / min(width, height))
     if min(width, height) < 2:
         raise TranscodeError(f"{width} x {height} pixels")
-    return tuple(max(2, int(np.round(side * scale / 2)) * 2) for side in (width, height))
+    width, height = (max(2, int(np.round(side * scale / 2)) * 2) for side in (width, height))
+    return width, height
 
 
 def _graph(frame, size: tuple[int, int]):
     graph = av.filter.Graph()
-    nodes = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(1, 1000))]
+    nodes = [
+        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(1, 1000))
+    ]
     turns = {90: ["2"], 180: ["1", "1"], 270: ["1"]}.get(round(frame.rotation) % 360, [])
     nodes += [graph.add("transpose", direction) for direction in turns]
     nodes.append(graph.add("scale", f"{size[0]}:{size[1]}:flags=bicubic"))

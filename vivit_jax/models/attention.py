@@ -5,7 +5,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from einops import rearrange, reduce, repeat
-from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 # Batch, time, height, width, heads, head width -> groups, the tokens that see each other, heads, head width.

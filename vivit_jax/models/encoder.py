@@ -45,8 +45,9 @@ class SelfAttention(nnx.Module):
         tokens = tokens if self.step.cls else tokens._replace(cls=None)
         kernel, bias = self.qkv[...].astype(self.dtype), self.qkv_bias[...].astype(self.dtype)
         qkv = jax.tree.map(
-            lambda x: jnp.einsum("...d,sdnh->s...nh", self.norm(x), kernel)
-            + jnp.expand_dims(bias, tuple(range(1, x.ndim))),
+            lambda x: (
+                jnp.einsum("...d,sdnh->s...nh", self.norm(x), kernel) + jnp.expand_dims(bias, tuple(range(1, x.ndim)))
+            ),
             tokens,
         )
         *keys, key_out, key_cls, key_path = keys_of(key, len(self.step.axes) + 3)
@@ -139,8 +140,9 @@ class Encoder(nnx.Module):
         key_input, key_cls, key_layers = keys_of(key, 3)
         cls = None if self.cls is None else self.cls[...]
         if self.positions is not None:
-            patches = patches + self.positions.table(patches.shape[1:4]).astype(patches.dtype)
-            cls = None if cls is None else cls + self.positions.cls[...]
+            _, *grid, _ = patches.shape
+            patches = patches + self.positions.table(tuple(grid)).astype(patches.dtype)
+            cls = None if cls is None or self.positions.cls is None else cls + self.positions.cls[...]
         if cls is not None:
             cls = jnp.broadcast_to(cls.astype(patches.dtype), (patches.shape[0], *cls.shape))
         tokens = _dropout(Tokens(patches, cls), self.config.dropout, (key_input, key_cls))
@@ -172,6 +174,6 @@ class Encoder(nnx.Module):
 
     def pool(self, tokens: Tokens) -> jax.Array:
         """Normalizes and pools to [B, D]."""
-        if self.config.pool == "cls":
+        if tokens.cls is not None:
             return self.norm(tokens.cls[:, 0])
         return getattr(jnp, self.config.pool)(self.norm(tokens.patches), axis=(1, 2, 3))

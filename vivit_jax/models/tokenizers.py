@@ -62,7 +62,7 @@ class Positions(nnx.Module):
         self.cls = nnx.Param(cls) if has_cls else None
         self.resize = config.position_resize
 
-    def table(self, grid: tuple[int, int, int]) -> jax.Array:
+    def table(self, grid: tuple[int, ...]) -> jax.Array:
         """[T or 1, H, W, D] for a grid of T x H x W tokens, interpolated where it is not the one learned."""
         space = self.space[...]
         for axis, size in enumerate(grid):

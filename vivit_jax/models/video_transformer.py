@@ -29,7 +29,11 @@ class VideoTransformer(nnx.Module):
         spatial = (1 if SCHEMES[config.attention].per_frame else time, height, width)
         layers, heads, mlp_dim = config.num_layers, config.num_heads, config.mlp_dim
         self.encoder = Encoder(config, config.attention, spatial, layers, heads, mlp_dim, rngs)
-        layers, heads, mlp_dim = config.temporal_layers, config.temporal_heads or heads, config.temporal_mlp_dim or mlp_dim
+        layers, heads, mlp_dim = (
+            config.temporal_layers,
+            config.temporal_heads or heads,
+            config.temporal_mlp_dim or mlp_dim,
+        )
         two_encoders = config.attention == "factorized_encoder"
         temporal = Encoder(config, "time", (time, 1, 1), layers, heads, mlp_dim, rngs) if two_encoders else None
         self.temporal_encoder = temporal
@@ -37,10 +41,12 @@ class VideoTransformer(nnx.Module):
         self.pre_logits = linear(config, config.width, features, rngs) if config.representation_size else None
         init = dict(kernel_init=nnx.initializers.zeros_init()) if config.initializer == "xavier" else {}
         outputs = {"head": config.num_classes} if isinstance(config.num_classes, int) else dict(config.num_classes)
-        self.heads = nnx.Dict({
-            name: linear(config, features, classes, rngs, dtype=jnp.float32, **init)
-            for name, classes in outputs.items()
-        })
+        self.heads = nnx.Dict(
+            {
+                name: linear(config, features, classes, rngs, dtype=jnp.float32, **init)
+                for name, classes in outputs.items()
+            }
+        )
 
     def __call__(self, video: jax.Array, *, key: jax.Array | None = None, return_taps: bool = False) -> Any:
         """Classifies normalized video.

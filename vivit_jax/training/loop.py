@@ -13,7 +13,8 @@ from vivit_jax.config import Config
 from vivit_jax.data.pipeline import train_batches
 from vivit_jax.errors import UserError
 from vivit_jax.evaluation.multiview import Evaluator, describe
-from vivit_jax.training.metrics import Log, write_json
+from vivit_jax.files import write_json
+from vivit_jax.training.metrics import Log
 from vivit_jax.training.run import Run, claim, open_run
 from vivit_jax.training.sharding import to_devices
 from vivit_jax.training.step import State, jit_train_step, train_step_fn

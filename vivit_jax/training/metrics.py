@@ -1,18 +1,9 @@
-"""What a run writes down: TensorBoard events, one JSON line per entry, and its final `metrics.json`."""
+"""What a run writes down as it goes."""
 
 import json
-import os
 from pathlib import Path
-from typing import Any
 
 from tensorboardX import SummaryWriter
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Writes the whole file or leaves the old one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 class Log:

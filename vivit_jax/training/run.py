@@ -14,8 +14,8 @@ from vivit_jax.checkpoints.training import Checkpoints, abstract
 from vivit_jax.config import Config, from_dict, to_dict
 from vivit_jax.data.datasets import VideoDataset
 from vivit_jax.errors import UserError
+from vivit_jax.files import write_json
 from vivit_jax.schema import differences
-from vivit_jax.training.metrics import write_json
 from vivit_jax.training.optimizer import make_optimizer, make_schedule
 from vivit_jax.training.sharding import check_batch, make_mesh, state_sharding
 from vivit_jax.training.step import State, make_state
