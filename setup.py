@@ -36,7 +36,7 @@ setup(
     packages=find_packages(include=["vivit_jax", "vivit_jax.*"]),
     install_requires=REQUIRES,
     extras_require={
-        "test": ["pytest>=8", "ruff>=0.12,<1", "pyright>=1.1.390", "pre-commit>=3.7", *PLOTS],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12,<1", "pyright>=1.1.390", "pre-commit>=3.7", *PLOTS],
         "plots": PLOTS,
         "torch": ["torch>=2.4,<3"],
         "beam": ["apache-beam>=2.60,<3"],

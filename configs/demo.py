@@ -11,7 +11,7 @@ def get_config():
     config.data.update(name="motion", generator="motion", stride=2.0, crop_area=(0.8, 1.0), eval_resize=54)
     config.augment.flip = 0.0  # left and right are labels
     config.optimizer.update(name="adamw", weight_decay=0.01)
-    config.schedule.update(learning_rate=1e-3, warmup_epochs=0.5)
-    config.train.update(batch_size=32, epochs=6.0, eval_every_epochs=2.0, log_every=20, checkpoint_every=64)
+    config.schedule.update(learning_rate=1e-3, warmup_epochs=1.0)
+    config.train.update(batch_size=32, epochs=10.0, eval_every_epochs=2.0, log_every=20, checkpoint_every=128)
     config.evaluation.batch_size = 64
     return config

@@ -1,7 +1,22 @@
-"""Eight simulated CPU devices, exact matrix products, and warnings about nothing we can change kept quiet."""
+"""Eight simulated CPU devices, exact matrix products, and a compiler that does not spend time on speed."""
+
+import os
+
+os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 import jax
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_default_matmul_precision", "highest")
+
+import pytest  # noqa: E402
+
+import runs  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory, worker_id):
+    """A small ingested dataset, one for all test processes."""
+    root = tmp_path_factory.getbasetemp()
+    return runs.dataset((root if worker_id == "master" else root.parent) / "dataset")

@@ -44,43 +44,51 @@ def _video(golden, name: str = "input") -> jax.Array:
 
 @pytest.mark.parametrize("name", CASES)
 def test_original(name):
-    golden = dict(np.load(Path(__file__).parent / "goldens" / f"{name}.npz"))
-    variant, fields = CASES[name]
-    model = vivit_jax.create_model(variant, golden["logits"].shape[-1], **fields)
-    originals.load(_section(golden, "param/"), model)
+    golden, model = _load(name)
     labels = jnp.asarray(golden.get("labels", [1, 4]))
 
-    def loss(model):
-        logits = model(_video(golden))
-        return -jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels].mean(), logits
+    graph, state = nnx.split(model)
 
-    (value, logits), gradients = nnx.value_and_grad(loss, has_aux=True)(model)
+    @jax.jit
+    def value_and_gradients(state):
+        def loss(state):
+            logits = nnx.merge(graph, state)(_video(golden))
+            return -jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels].mean(), logits
+
+        return jax.value_and_grad(loss, has_aux=True)(state)
+
+    (value, logits), gradients = value_and_gradients(state)
     np.testing.assert_allclose(logits, golden["logits"], atol=1e-5)
     np.testing.assert_allclose(value, golden["loss" if "loss" in golden else "loss_ce_labels_1_4"], atol=5e-6)
-    ours = originals.flat(nnx.state(gradients))
+    ours = originals.flat(gradients)
     wanted = originals.to_ours(_section(golden, "grad/"), model)
     assert wanted
     for path, gradient in wanted.items():
         np.testing.assert_allclose(ours[path][...], gradient, atol=1e-4 * np.abs(gradient).max(), err_msg=path)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(("fb", "ref"))])
-def test_intermediates(name):
+def _load(name: str):
     golden = dict(np.load(Path(__file__).parent / "goldens" / f"{name}.npz"))
     variant, fields = CASES[name]
-    model = originals.load(_section(golden, "param/"), vivit_jax.create_model(variant, 7, **fields))
-    _, taps = model(_video(golden), return_taps=True)
+    model = vivit_jax.create_model(variant, golden["logits"].shape[-1], **fields)
+    return golden, originals.load(_section(golden, "param/"), model)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(("fb", "ref"))])
+def test_intermediates(name):
+    golden, model = _load(name)
+    _, taps = nnx.jit(lambda model, x: model(x, return_taps=True))(model, _video(golden))
     embedding = golden["inter/embedding"]
     np.testing.assert_allclose(taps["embedding"].reshape(embedding.shape), embedding, atol=1e-5)
-    np.testing.assert_allclose(model.features(_video(golden)), golden["pre_logits"], atol=1e-5)
-    np.testing.assert_array_equal(model.features(_video(golden)), taps["features"])
+    np.testing.assert_allclose(taps["features"], golden["pre_logits"], atol=1e-5)
+    features = nnx.jit(lambda model, x: model.features(x))(model, _video(golden))
+    np.testing.assert_allclose(features, taps["features"], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith("fb")])
 @pytest.mark.parametrize("other", ["moreT", "hires"])
 def test_other_frames_and_pixels(name, other):
     """The released TimeSformer resizes its positions by nearest neighbor at run time."""
-    golden = dict(np.load(Path(__file__).parent / "goldens" / f"{name}.npz"))
-    variant, fields = CASES[name]
-    model = originals.load(_section(golden, "param/"), vivit_jax.create_model(variant, 5, **fields))
-    np.testing.assert_allclose(model(_video(golden, f"input_{other}")), golden[f"logits_{other}"], atol=1e-5)
+    golden, model = _load(name)
+    logits = nnx.jit(lambda model, x: model(x))(model, _video(golden, f"input_{other}"))
+    np.testing.assert_allclose(logits, golden[f"logits_{other}"], atol=1e-5)

@@ -195,7 +195,7 @@ def _pair(section, name: str) -> tuple[float, float]:
 
 
 def base() -> Any:
-    """A ConfigDict of every key with its default; a field of the model that is not set is as the model's name has it."""
+    """A ConfigDict of every key with its default; a field of the model that is unset is as its name has it."""
     config: Any = defaults(Config)
     fields = {field.name: placeholder(field.type) for field in dataclasses.fields(ModelConfig)}
     config.model = ConfigDict({"name": placeholder(str), **fields})

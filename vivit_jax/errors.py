@@ -1,13 +1,16 @@
 """The one way in which a command ends because of what the user gave it."""
 
 import errno
+import logging
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from absl import app, flags, logging
+import absl.logging
+from absl import app, flags
 
 
 class UserError(ValueError):
@@ -23,8 +26,21 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         except UserError as error:
             _end(str(error))
 
-    logging.set_verbosity(logging.WARNING)  # Orbax and TFDS report every file at the level of information
+    _quiet()
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def _quiet() -> None:
+    """What goes wrong inside of Orbax, TensorStore and asyncio is raised to us; their logs would bury the one line."""
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+
+    def hook(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":  # TensorStore's writers, after another one has failed
+            sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _end(message: str) -> None:
@@ -60,7 +76,7 @@ def config_values(config: Any) -> dict[str, Any]:
     try:
         return dict(config)
     except OSError as error:
-        raise UserError(f"--config: {error}") from error
+        raise UserError(f"--config: {_one_line(error)}") from error
 
 
 @contextmanager

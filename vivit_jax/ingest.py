@@ -7,14 +7,11 @@ import json
 import os
 import re
 import shutil
-import zlib
-from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import flags
 from tqdm import tqdm
 
@@ -22,10 +19,10 @@ from vivit_jax import errors
 from vivit_jax.config import Data
 from vivit_jax.data import motion_files, workers
 from vivit_jax.data.datasets import Example, dataset_path, write_dataset
-from vivit_jax.data.sources import Entry, read_source
+from vivit_jax.data.sources import Entry, check_classes, read_source, split_entries
 from vivit_jax.data.transcode import Clip, TranscodeError, transcode
 from vivit_jax.errors import UserError, disk_space
-from vivit_jax.files import write_json, write_text
+from vivit_jax.files import write_bytes, write_json
 
 TIME_LIMIT = 900.0  # seconds for one file
 
@@ -46,11 +43,10 @@ def _transcode_once(job: _Job) -> Path:
     path = job.cache / f"{digest}-{job.short_side}.mp4"
     if not path.exists():
         clip = transcode(job.entry.path, job.short_side)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_bytes(clip.video)
-        facts = {name: value for name, value in asdict(clip).items() if name != "video"}
-        path.with_suffix(".json").write_text(json.dumps(facts), encoding="utf-8")
-        os.replace(temporary, path)
+        facts = asdict(clip)
+        video = facts.pop("video")
+        write_json(path.with_suffix(".json"), facts)
+        write_bytes(path, video)  # last: it says that the clip is complete
     return path
 
 
@@ -95,15 +91,16 @@ def ingest(
         print(f"{path} is complete already")
         return path
     entries = read_source(source)
-    _check_classes(Counter(entry.label for entry in entries if entry.split in (None, "train")), "")
+    check_classes(entries, {entry.label for entry in entries}, "")
     with disk_space(lambda: f"--data_dir: the disk is full at {root}; free some space and start again"):
         cache = root / "cache"
         cache.mkdir(parents=True, exist_ok=True)
         clips, skipped = _transcode_all(entries, cache, short_side, num_workers or os.cpu_count() or 1)
         _report_skipped(root, skipped, len(entries), max_skipped)
-        splits = _split([entry for entry in entries if entry in clips], validation_fraction, seed)
-        write_json(record, settings)
         classes = sorted({entry.label for entry in entries})
+        check_classes(clips, classes, " that decodes")
+        splits = split_entries(clips, validation_fraction, seed)
+        write_json(record, settings)
         write_dataset(data_dir, name, classes, {k: _examples(v, clips) for k, v in splits.items()})
     shutil.rmtree(cache)
     sizes = ", ".join(f"{split} {len(members)}" for split, members in splits.items())
@@ -121,13 +118,6 @@ def _check_arguments(name: str, short_side: int, max_skipped: float, validation_
         raise UserError(f"--max_skipped: {max_skipped} is not between 0 and 1")
     if not 0 < validation_fraction < 1:
         raise UserError(f"--validation_fraction: {validation_fraction} is not above 0 and below 1")
-
-
-def _check_classes(sizes: Counter, why: str) -> None:
-    if single := sorted(label for label, size in sizes.items() if size < 2):
-        raise UserError(
-            f"--source: the class {single[0]!r} has a single video{why}; training and validation need one each"
-        )
 
 
 def _transcode_all(entries, cache: Path, short_side: int, num_workers: int) -> tuple[dict[Entry, Path], dict[str, str]]:
@@ -154,33 +144,13 @@ def _report_skipped(root: Path, skipped: dict[str, str], total: int, max_skipped
         return
     table = io.StringIO(newline="")
     csv.writer(table).writerows([("path", "reason"), *skipped.items()])
-    write_text(path, table.getvalue())
+    write_bytes(path, table.getvalue().encode())
     if len(skipped) > max_skipped * total:
         first, reason = next(iter(skipped.items()))
         raise UserError(
-            f"--max_skipped: {len(skipped)} of {total} videos cannot be used ({first}: {reason}; all of them in {path}); "
+            f"--max_skipped: {len(skipped)} of {total} videos cannot be used ({first}: {reason}; all are in {path}); "
             f"more than {max_skipped:.0%} is an error, --max_skipped={len(skipped) / total + 0.005:.2f} would go on"
         )
-
-
-def _split(entries: list[Entry], fraction: float, seed: int) -> dict[str, list[Entry]]:
-    """Entries by split; where there is no validation split, the same part of each class's training videos."""
-    splits: dict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        splits[entry.split or "train"].append(entry)
-    _check_classes(Counter(entry.label for entry in splits["train"]), " that decodes")
-    if "validation" not in splits:
-        by_class: dict[str, list[Entry]] = defaultdict(list)
-        for entry in splits.pop("train"):
-            by_class[entry.label].append(entry)
-        for label, members in sorted(by_class.items()):
-            # Seeded by the label too: a class splits the same way whatever the others hold.
-            order = np.random.default_rng([seed, zlib.crc32(label.encode())]).permutation(len(members))
-            held_out = min(max(round(fraction * len(members)), 1), len(members) - 1)
-            for rank, index in enumerate(order):
-                split = "validation" if rank < held_out else "train"
-                splits[split].append(replace(members[index], split=split))
-    return {split: splits[split] for split in ("train", "validation", "test") if splits.get(split)}
 
 
 def _examples(entries: list[Entry], clips: dict[Entry, Path]) -> Iterator[tuple[str, Example]]:

@@ -91,6 +91,11 @@ def convert(expected: Any, value: Any, where: str) -> Any:
     return value
 
 
+def _key(path: str, field: dataclasses.Field) -> str:
+    """A dict's keys stand beside the fields of its dataclass, as in the file that it came from."""
+    return path if typing.get_origin(field.type) is dict else f"{path}.{field.name}"
+
+
 def differences(old: Any, new: Any, path: str = "config") -> list[str]:
     """Lines `key: old -> new`; fields whose metadata says `resume` may change from one start of a run to the next."""
     if isinstance(old, dict) and isinstance(new, dict):
@@ -102,5 +107,5 @@ def differences(old: Any, new: Any, path: str = "config") -> list[str]:
         line
         for field in dataclasses.fields(old)
         if not field.metadata.get("resume")
-        for line in differences(getattr(old, field.name), getattr(new, field.name), f"{path}.{field.name}")
+        for line in differences(getattr(old, field.name), getattr(new, field.name), _key(path, field))
     ]

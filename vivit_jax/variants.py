@@ -42,8 +42,9 @@ def _size(name: str) -> dict[str, int]:
 
 def list_models() -> list[str]:
     """Names for `create_model`; any patch and tubelet size can stand in a ViViT's name."""
-    vivit = [f"vivit_{size}{patch}x2{kind}" for size in SIZES for patch in (16, 32) for kind in VIVIT]
-    vivit += [f"vivit_h14x2{kind}" for kind in VIVIT]
+    patches = [(size, patch) for size in SIZES for patch in ((14, 16) if size == "h" else (16, 32))]
+    vivit = [f"vivit_{size}{patch}x2{kind}" for size, patch in patches for kind in VIVIT]
+    vivit = [name for name in vivit if name != "vivit_ti16x2_fdpa" and name != "vivit_ti32x2_fdpa"]  # 3 heads: odd
     return vivit + [f"timesformer_b{kind}" for kind in TIMESFORMER] + ["timesformer_hr", "timesformer_l"]
 
 

@@ -1,12 +1,13 @@
 """Checkpoints of a run in progress: Orbax, asynchronous, complete or not there at all."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
-from vivit_jax.errors import disk_space
+from vivit_jax.errors import UserError, disk_space
 
 
 class Checkpoints:
@@ -26,6 +27,9 @@ class Checkpoints:
         Raises:
           UserError: the disk is full; the message names the last good checkpoint.
         """
+        size = 2**20 + sum(x.nbytes for x in jax.tree.leaves(state))
+        if shutil.disk_usage(self.directory).free < size:  # before anything is written, where it is plain to see
+            raise UserError(self._full())
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data))
         with disk_space(self._full):
             self._manager.save(step, args=items)

@@ -8,6 +8,7 @@ from typing import Any
 import grain
 import jax
 import numpy as np
+from absl import flags
 
 from vivit_jax.config import Config, Data
 from vivit_jax.data import sampling
@@ -76,6 +77,8 @@ def _iterate(batches: grain.MapDataset, num_workers: int) -> Iterator[Batch]:
     if not num_workers:
         threads = os.cpu_count() or 1
         return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
+    if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags; a library has none
+        flags.FLAGS.mark_as_parsed()
     options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1)).mp_prefetch(options))
 

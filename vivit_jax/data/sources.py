@@ -1,9 +1,13 @@
 """Where videos and their labels come from: a folder or a CSV becomes a list of entries."""
 
 import csv
+import zlib
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from vivit_jax.errors import UserError
 
@@ -105,6 +109,33 @@ def _csv_entry(source: Path, number: int, row: dict[str, str | None]) -> Entry:
     if not Path(name).is_absolute() and not path.resolve().is_relative_to(root):
         raise UserError(f"--source: line {number} of {source}: {name} lies outside of {root}; give its absolute path")
     return Entry(path, name, label, SPLITS[split] if split else None)
+
+
+def check_classes(entries: Iterable[Entry], classes: Iterable[str], which: str) -> None:
+    """Raises UserError for a class with fewer than two training videos; `which` says of what kind."""
+    sizes = Counter(entry.label for entry in entries if entry.split in (None, "train"))
+    for label in sorted(classes):
+        if sizes[label] < 2:
+            count = "a single video" if sizes[label] else "no video"
+            raise UserError(f"--source: the class {label!r} has {count}{which} to train on; it needs two at least")
+
+
+def split_entries(entries: Iterable[Entry], fraction: float, seed: int) -> dict[str, list[Entry]]:
+    """Entries by split; where there is no validation split, `fraction` of each class's training videos become it."""
+    splits: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        splits[entry.split or "train"].append(entry)
+    if "validation" not in splits:
+        by_class: dict[str, list[Entry]] = defaultdict(list)
+        for entry in splits.pop("train"):
+            by_class[entry.label].append(entry)
+        for label, members in sorted(by_class.items()):
+            # Seeded by the label too: a class splits the same way whatever the others hold.
+            order = np.random.default_rng([seed, zlib.crc32(label.encode())]).permutation(len(members))
+            held_out = min(max(round(fraction * len(members)), 1), len(members) - 1)
+            splits["validation"] += [members[index] for index in order[:held_out]]
+            splits["train"] += [members[index] for index in order[held_out:]]
+    return {split: splits[split] for split in ("train", "validation", "test") if splits[split]}
 
 
 def _some(names: Iterable[str], limit: int = 3) -> str:

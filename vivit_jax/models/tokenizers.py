@@ -44,7 +44,7 @@ def resize_axis(table: jax.Array, axis: int, size: int, method: str) -> jax.Arra
     at = np.linspace(0, old - 1, size) if size > 1 else np.zeros(1)
     low = np.minimum(at.astype(np.int32), old - 1)
     high = np.minimum(low + 1, old - 1)
-    weight = jnp.asarray(at - low, table.dtype).reshape(-1, *(1,) * (table.ndim - axis - 1))
+    weight = jnp.asarray(at - low, jnp.float32).reshape(-1, *(1,) * (table.ndim - axis - 1))
     return jnp.take(table, low, axis) * (1 - weight) + jnp.take(table, high, axis) * weight
 
 

@@ -51,24 +51,23 @@ def _train(run: Run, state: State, start: int, checkpoints: Checkpoints, log: Lo
     step_fn = train_step_fn(run.config, run.graph, run.preprocessing, run.optimizer, run.schedule)
     step_fn = jit_train_step(step_fn, run.mesh, state)
     source = run.dataset.source(run.config.data.train_split)
-    progress = tqdm(initial=start, total=total, desc="train", unit="step", disable=jax.process_index() > 0)
-    reporter = Reporter(run, checkpoints, log, progress, start)
-    for done, batch in enumerate(train_batches(source, run.config, start, total), start + 1):
-        state, metrics = step_fn(state, to_devices(batch, run.mesh))
-        # The device works on this step while the numbers of the last one are read.
-        reporter.push(done, metrics)
-        if done % train.checkpoint_every == 0 or done == total:
-            reporter.flush()  # only a state whose loss was finite is saved
-            checkpoints.save(done, state, run.data())
-        if evaluate_every and done % evaluate_every == 0 and done < total:
-            reporter.flush()
-            split = run.config.evaluation.splits[0]
-            result = evaluator(averaged(state), run.dataset.source(split), split)
-            progress.write(f"step {done}, {describe(split, result)}")
-            if log:
-                log.write(done, result, split)
-            reporter.restart_clock()
-    progress.close()
+    with tqdm(initial=start, total=total, desc="train", unit="step", disable=jax.process_index() > 0) as progress:
+        reporter = Reporter(run, checkpoints, log, progress, start)
+        for done, batch in enumerate(train_batches(source, run.config, start, total), start + 1):
+            state, metrics = step_fn(state, to_devices(batch, run.mesh))
+            # The device works on this step while the numbers of the last one are read.
+            reporter.push(done, metrics)
+            if done % train.checkpoint_every == 0 or done == total:
+                reporter.flush()  # only a state whose loss was finite is saved
+                checkpoints.save(done, state, run.data())
+            if evaluate_every and done % evaluate_every == 0 and done < total:
+                reporter.flush()
+                split = run.config.evaluation.splits[0]
+                result = evaluator(averaged(state), run.dataset.source(split), split)
+                progress.write(f"step {done}, {describe(split, result)}")
+                if log:
+                    log.write(done, result, split)
+                reporter.restart_clock()
     return state
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+from vivit_jax.files import write_bytes
+
 
 class Log:
     """Scalars by step, in `workdir/log.jsonl` and as TensorBoard events; a resumed run drops what it redoes."""
@@ -14,7 +16,7 @@ class Log:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         # A killed process can leave half a line at the end.
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= start]
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        write_bytes(path, "".join(line + "\n" for line in kept).encode())
         self._lines = path.open("a", encoding="utf-8")
         self._events = SummaryWriter(str(workdir), purge_step=start + 1 if start else None)
 

@@ -79,7 +79,7 @@ def train_step_fn(
         new = {"step": state["step"] + 1, "params": params, "opt_state": opt_state}
         if config.train.ema:
             new["ema"] = optax.incremental_update(params, state["ema"], 1 - config.train.ema)
-        metrics = {"loss": value, "top_1": top_1, "grad_norm": optax.global_norm(grads)}
+        metrics = {"loss": value, "top_1": top_1, "grad_norm": optax.tree.norm(grads)}
         return new, metrics | {"learning_rate": jnp.asarray(schedule(state["step"]))}
 
     return step

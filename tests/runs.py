@@ -1,0 +1,95 @@
+"""A small ingested dataset and a tiny configuration, shared by the tests that train."""
+
+import contextlib
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from vivit_jax.config import base, from_dict
+from vivit_jax.data import motion_files
+from vivit_jax.ingest import ingest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def dataset(root: Path) -> Path:
+    """`root/data/tiny`: 32 training and 24 validation clips; test processes share it."""
+    root.mkdir(exist_ok=True)
+    with (root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / "data" / "tiny").exists():
+            motion_files.generate(root / "videos", num_train=32, num_validation=24, num_workers=1)
+            with contextlib.redirect_stdout(None):
+                ingest(root / "videos", "tiny", root / "data", num_workers=1)
+    return root / "data"
+
+
+def config_dict(data_dir: Path, **changes):
+    """A configuration of seconds; `changes` are dotted keys with __ for the dot."""
+    config = base()
+    config.model.update(name="vivit_ti16x2_fe", width=16, num_layers=2, num_heads=2, mlp_dim=32, temporal_layers=1)
+    config.model.update(num_frames=4, image_size=32)
+    config.data.update(name="tiny", data_dir=str(data_dir), eval_resize=32)
+    config.augment.update(flip=0.5, jitter=0.5, grayscale=0.2)
+    config.optimizer.update(name="adamw", weight_decay=0.01)
+    config.schedule.update(learning_rate=3e-3, warmup_epochs=0.5)
+    config.train.update(batch_size=16, epochs=3.0, log_every=1, checkpoint_every=100)
+    config.evaluation.batch_size = 16
+    for key, value in changes.items():
+        *sections, name = key.split("__")
+        section = config
+        for part in sections:
+            section = section[part]
+        with section.ignore_type():
+            section[name] = value
+    return config
+
+
+def config(data_dir: Path, **changes):
+    return from_dict(config_dict(data_dir, **changes))
+
+
+def command(data_dir: Path, workdir: Path, *flags: str) -> list[str]:
+    """The same configuration through the command line, from a config file."""
+    path = data_dir.parent / "tiny_config.py"
+    if not path.exists():
+        temporary = path.with_name(f"{os.getpid()}.py")
+        temporary.write_text(
+            f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom pathlib import Path\n"
+            f"import runs\n\ndef get_config():\n    return runs.config_dict(Path({str(data_dir)!r}))\n"
+        )
+        temporary.rename(path)
+    return [sys.executable, "-m", "vivit_jax.main", f"--config={path}", f"--workdir={workdir}", *flags]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    fast = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    return os.environ | {"XLA_FLAGS": fast, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"} | variables
+
+
+def run(arguments: list[str], **kwargs) -> subprocess.CompletedProcess:
+    """Runs a command of the package to its end."""
+    return subprocess.run(
+        arguments, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=300, **kwargs
+    )
+
+
+def error_line(result: subprocess.CompletedProcess) -> str:
+    """The one line that a mistake ends in."""
+    assert result.returncode != 0, result.stdout
+    assert "Traceback" not in result.stderr, result.stderr
+    lines = [line for line in result.stderr.replace("\r", "\n").splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+def metrics(workdir: Path) -> dict:
+    return json.loads((workdir / "metrics.json").read_text())
+
+
+def log(workdir: Path, prefix: str = "train/") -> list[dict]:
+    lines = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if any(key.startswith(prefix) for key in line)]

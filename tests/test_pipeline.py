@@ -1,0 +1,110 @@
+"""Batches: a function of the seed and the step, every video once in evaluation, shared out over processes."""
+
+import jax
+import numpy as np
+import pytest
+
+import runs
+from vivit_jax.data.datasets import VideoDataset
+from vivit_jax.data.pipeline import evaluation_batches, train_batches
+from vivit_jax.errors import UserError
+
+
+@pytest.fixture
+def source(data_dir):
+    return VideoDataset(data_dir, "tiny").source("train")
+
+
+def stack(batches):
+    return [{name: np.array(value) for name, value in batch.items()} for batch in batches]
+
+
+def assert_same(a, b):
+    assert len(a) == len(b)
+    for x, y in zip(a, b):
+        for name in x:
+            np.testing.assert_array_equal(x[name], y[name])
+
+
+def test_batches_depend_on_seed_and_step_alone(data_dir, source):
+    config = runs.config(data_dir)
+    whole = stack(train_batches(source, config, 0, 7))
+    assert whole[0]["video"].shape == (16, 4, 32, 32, 3) and whole[0]["video"].dtype == np.uint8
+    assert_same(whole, stack(train_batches(source, config, 0, 7)))
+    assert_same(whole[3:], stack(train_batches(source, config, 3, 7)))
+    other = stack(train_batches(source, runs.config(data_dir, seed=1), 0, 7))
+    assert not np.array_equal(whole[0]["video"], other[0]["video"])
+
+
+def test_worker_processes_give_the_same_batches_from_any_step(data_dir, source):
+    config = runs.config(data_dir, data__num_workers=2)
+    expected = stack(train_batches(source, runs.config(data_dir), 0, 5))
+    assert_same(expected, stack(train_batches(source, config, 0, 5)))
+    assert_same(expected[3:], stack(train_batches(source, config, 3, 5)))
+
+
+def test_an_epoch_sees_every_video_once_and_the_next_in_another_order(data_dir, source):
+    class Paths:
+        def __init__(self, seen):
+            self.seen = seen
+
+        def __len__(self):
+            return len(source)
+
+        def __getitem__(self, index):
+            self.seen.append(int(index))
+            return source[index]
+
+    config, orders = runs.config(data_dir), []
+    for start in (0, 2):  # 32 videos make 2 batches of 16
+        seen = []
+        list(train_batches(Paths(seen), config, start, start + 2))
+        assert sorted(set(seen)) == list(range(32))
+        orders.append(seen)
+    labels = [np.concatenate([b["label"] for b in train_batches(source, config, s, s + 2)]) for s in (0, 2)]
+    assert sorted(labels[0]) == sorted(labels[1]) and not np.array_equal(*labels)
+
+
+def test_processes_share_a_global_batch(data_dir, source, monkeypatch):
+    config = runs.config(data_dir)
+    whole = stack(train_batches(source, config, 0, 2))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    parts = []
+    for index in range(2):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        parts.append(stack(train_batches(source, config, 0, 2)))
+    for step, batch in enumerate(whole):
+        for index in range(2):
+            np.testing.assert_array_equal(parts[index][step]["video"], batch["video"][index::2])
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    with pytest.raises(UserError, match=r"config\.train\.batch_size: 16 does not divide over 3 processes"):
+        train_batches(source, config, 0, 2)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_evaluation_pads_and_weighs_padding_with_nothing(data_dir, monkeypatch, processes):
+    source = VideoDataset(data_dir, "tiny").source("validation")
+    config = runs.config(data_dir, evaluation__clips=2, evaluation__crops=3, data__eval_resize=40)
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    labels, count = [], 0
+    for index in range(processes):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        for batch in evaluation_batches(source, config):
+            assert batch["video"].shape == (16 // processes, 6, 4, 32, 32, 3)
+            labels += batch["label"][batch["weight"] > 0].tolist()
+            count += len(batch["weight"])
+    assert count == 32 and sorted(labels) == sorted(source[i]["label"] for i in range(24))
+
+
+def test_target_fps_and_stride_agree(data_dir, source):
+    """The clips run at 25 frames per second."""
+    by_stride = stack(train_batches(source, runs.config(data_dir, data__stride=2.5), 0, 1))
+    by_rate = stack(train_batches(source, runs.config(data_dir, data__stride=0.0, data__target_fps=10.0), 0, 1))
+    assert_same(by_stride, by_rate)
+
+
+def test_what_is_not_there_is_named(data_dir):
+    with pytest.raises(UserError, match=r"there is no dataset at .*nothing.*; make one: python -m vivit_jax\.ingest"):
+        VideoDataset(data_dir, "nothing")
+    with pytest.raises(UserError, match="there is no split 'test', only train, validation"):
+        VideoDataset(data_dir, "tiny").source("test")

@@ -1,0 +1,177 @@
+"""Training end to end: resuming, sharding, accumulation, what ends a run, in this process and in real ones."""
+
+import json
+import resource
+import signal
+import subprocess
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+import runs
+from vivit_jax.checkpoints.training import Checkpoints
+from vivit_jax.errors import UserError
+from vivit_jax.training import loop
+from vivit_jax.training.run import open_run
+
+
+def final_state(config, workdir):
+    run = open_run(config, workdir)
+    checkpoints = Checkpoints(workdir, 1)
+    state = run.restore(checkpoints, checkpoints.latest_step())
+    checkpoints.close()
+    return jax.device_get(state)
+
+
+def assert_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_training_learns_and_writes_everything(data_dir, tmp_path, capsys):
+    config = runs.config(data_dir, train__epochs=40.0, train__eval_every_epochs=20.0, data__crop_area=(0.99, 1.0),
+                         augment__flip=0.0, augment__jitter=0.0, augment__grayscale=0.0, data__stride=5.0)  # fmt: skip
+    loop.train(config, tmp_path)
+    losses = [line["train/loss"] for line in runs.log(tmp_path)]
+    assert len(losses) == 80 and np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.1
+    metrics = runs.metrics(tmp_path)
+    assert metrics["step"] == 80 and metrics["validation"]["num_videos"] == 24 and metrics["validation"]["views"] == 1
+    assert [line["step"] for line in runs.log(tmp_path, "validation/")] == [40]
+    assert json.loads((tmp_path / "config.json").read_text())["model"]["width"] == 16
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+    assert "on 24 videos x 1 views" in capsys.readouterr().out
+
+
+def test_a_finished_run_says_so_and_another_config_is_refused(data_dir, tmp_path, capsys):
+    config = runs.config(data_dir, train__epochs=1.0)
+    loop.train(config, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    loop.train(config, tmp_path)
+    assert "finished run of 2 steps" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    other = runs.config(data_dir, train__epochs=1.0, schedule__learning_rate=0.5, model__width=24)
+    with pytest.raises(UserError, match=r"config.model.width: 16 -> 24; config.schedule.learning_rate: 0.003 -> 0.5"):
+        loop.train(other, tmp_path)
+    loop.evaluate(runs.config(data_dir, train__epochs=1.0, evaluation__clips=2), tmp_path)  # does not change the run
+    assert runs.metrics(tmp_path)["validation"]["views"] == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(mesh__data=1, mesh__fsdp=8),
+        dict(mesh__data=2, mesh__fsdp=4),
+        dict(train__accumulate=2),
+        dict(model__scan=True, model__remat="full"),
+        dict(data__num_workers=2),
+    ],
+    ids=str,
+)
+def test_how_it_is_computed_changes_nothing(data_dir, tmp_path, changes):
+    """Fully sharded, accumulated, scanned, decoded elsewhere: the same run up to rounding."""
+    shared = dict(augment__jitter=0.0, augment__flip=0.0, augment__grayscale=0.0, optimizer__name="sgd")
+    states = []
+    for name, options in (("plain", {}), ("other", changes)):
+        config = runs.config(data_dir, **shared, **options)
+        loop.train(config, tmp_path / name)
+        states.append(final_state(config, tmp_path / name)["params"])
+    for a, b in zip(*map(jax.tree.leaves, states)):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_fsdp_shards_parameters_and_optimizer(data_dir, tmp_path):
+    run = open_run(runs.config(data_dir, mesh__data=2, mesh__fsdp=4), tmp_path)
+    state = run.new_state()
+    kernel = state["params"]["encoder"]["blocks"][0]["mlp"]["up"]["kernel"]
+    assert {shard.data.shape for shard in kernel.addressable_shards} == {(16, 8)}
+    moments = [x for x in jax.tree.leaves(state["opt_state"]) if x.shape == (16, 32)]
+    assert moments and all(x.addressable_shards[0].data.shape == (16, 8) for x in moments)
+
+
+def test_ema_is_evaluated(data_dir, tmp_path):
+    config = runs.config(data_dir, train__epochs=2.0, train__ema=0.5)
+    loop.train(config, tmp_path)
+    state = final_state(config, tmp_path)
+    difference = jax.tree.map(lambda a, b: np.abs(a - b).max(), state["ema"], state["params"])
+    assert max(jax.tree.leaves(difference)) > 1e-4
+    metrics = runs.metrics(tmp_path)["validation"]
+    checkpoints = Checkpoints(tmp_path, 1)
+    checkpoints.close()
+    run = open_run(config, tmp_path)
+    evaluator = loop.Evaluator(config, run.graph, run.mesh, state["ema"])
+    assert evaluator(state["ema"], run.dataset.source("validation"), "validation") == metrics
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(data_dir, tmp_path):
+    config = runs.config(data_dir, schedule__learning_rate=1e30, schedule__warmup_epochs=0.0, optimizer__name="sgd",
+                         optimizer__clip_norm=0.0, train__checkpoint_every=1, train__epochs=10.0)  # fmt: skip
+    with pytest.raises(UserError, match=r"step \d+: the loss is .*last good checkpoint is step \d+; lower"):
+        loop.train(config, tmp_path)
+    state = ocp.CheckpointManager(tmp_path / "checkpoints")
+    assert state.latest_step() == runs.log(tmp_path)[-1]["step"]
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_batches_that_do_not_divide_are_named(data_dir, tmp_path):
+    for key in ("train__batch_size", "evaluation__batch_size"):
+        with pytest.raises(UserError, match=f"config.{key.replace('__', '.')}: 12 does not divide over 8 devices"):
+            loop.train(runs.config(data_dir, **{key: 12}), tmp_path / "run")
+    with pytest.raises(UserError, match=r"config\.mesh: data 3"):
+        loop.train(runs.config(data_dir, mesh__data=3), tmp_path / "run")
+    with pytest.raises(UserError, match=r"config\.model\.num_classes: 5, but 'tiny' has 8"):
+        loop.train(runs.config(data_dir, model__num_classes=5), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def kill_at(arguments, workdir, step: int) -> int:
+    """Starts a run and kills it when it has logged `step`; returns the last step it logged."""
+    process = subprocess.Popen(
+        arguments, cwd=runs.REPOSITORY, env=runs.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    path, deadline = workdir / "log.jsonl", time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if path.exists() and any(f'"step": {n},' in path.read_text() for n in range(step, step + 100)):
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    return int(json.loads(path.read_text().splitlines()[-1])["step"]) if path.exists() else 0
+
+
+def test_killed_at_five_steps_it_ends_where_an_uninterrupted_run_ends(data_dir, tmp_path):
+    """Bit for bit: parameters, optimizer and the log of every loss."""
+    flags = ("--config.train.epochs=25.0", "--config.train.checkpoint_every=4")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert runs.run(runs.command(data_dir, whole, *flags)).returncode == 0
+    killed = [kill_at(runs.command(data_dir, broken, *flags), broken, step) for step in (2, 11, 20, 29, 38)]
+    assert killed == sorted(set(killed)) and killed[-1] < 50, killed
+    result = runs.run(runs.command(data_dir, broken, *flags))
+    assert result.returncode == 0, result.stderr
+    config = runs.config(data_dir, train__epochs=25.0, train__checkpoint_every=4)
+    assert_equal(final_state(config, whole), final_state(config, broken))
+    assert runs.metrics(whole) == runs.metrics(broken)
+    losses = [[(line["step"], line["train/loss"]) for line in runs.log(workdir)] for workdir in (whole, broken)]
+    assert losses[0] == losses[1] and len(losses[0]) == 50
+
+
+def test_a_full_disk_ends_a_run_with_one_line_and_keeps_the_last_good_checkpoint(data_dir, tmp_path):
+    flags = ("--config.train.epochs=10.0", "--config.train.checkpoint_every=5", "--config.train.keep=100")
+    first = runs.run(runs.command(data_dir, tmp_path, *flags))
+    assert first.returncode == 0
+    steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    for path in (tmp_path / "metrics.json", *[tmp_path / "checkpoints" / str(step) for step in steps[1:]]):
+        subprocess.run(["rm", "-r", str(path)], check=True)
+
+    def small_files():  # nothing can be written past this size, as on a disk that has filled up
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    result = runs.run(
+        runs.command(data_dir, tmp_path, *flags),
+        preexec_fn=small_files,
+    )
+    assert f"the last good checkpoint is step {steps[0]}" in runs.error_line(result)
+    again = runs.run(runs.command(data_dir, tmp_path, *flags))
+    assert again.returncode == 0 and runs.metrics(tmp_path)["step"] == 20
