@@ -24,6 +24,7 @@ REQUIRES = [
     "tqdm>=4.66,<5",
 ]
 PLOTS = ["matplotlib>=3.8,<4"]
+TEST = ["beartype>=0.18", "pre-commit>=3.7", "pyright>=1.1.390", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12,<1"]
 
 setup(
     name="vivit_jax",
@@ -36,7 +37,15 @@ setup(
     packages=find_packages(include=["vivit_jax", "vivit_jax.*"]),
     install_requires=REQUIRES,
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12,<1", "pyright>=1.1.390", "pre-commit>=3.7", *PLOTS],
+        "test": [
+            "pytest>=8",
+            "beartype>=0.18",
+            "pytest-xdist>=3.6",
+            "ruff>=0.12,<1",
+            "pyright>=1.1.390",
+            "pre-commit>=3.7",
+            *PLOTS,
+        ],
         "plots": PLOTS,
         "torch": ["torch>=2.4,<3"],
         "beam": ["apache-beam>=2.60,<3"],

@@ -10,6 +10,10 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_default_matmul_precision", "highest")
 
+from jaxtyping import install_import_hook  # noqa
+
+install_import_hook("vivit_jax.models", "beartype.beartype")  # shapes in signatures are checked
+
 import pytest  # noqa: E402
 
 import runs  # noqa: E402

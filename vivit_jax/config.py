@@ -33,7 +33,7 @@ class Data:
     """An ingested dataset, and which frames and pixels of its videos are seen."""
 
     name: str
-    data_dir: str = "data"
+    data_dir: str = field(default="data", metadata={"resume": True})
     generator: Literal["", "motion"] = ""  # renders and ingests the dataset where it does not exist yet
     train_split: str = "train"
     stride: float = 2.0  # frames between two that are kept; 0: as target_fps says

@@ -88,6 +88,7 @@ def ingest(
         known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
         if known != settings:
             raise UserError(f"--name: {path} exists already, made of {known}; take another name or delete {root}")
+        shutil.rmtree(root / "cache", ignore_errors=True)  # of a run that was killed at its very end
         print(f"{path} is complete already")
         return path
     entries = read_source(source)

@@ -66,14 +66,19 @@ def write_dataset(
     path = dataset_path(data_dir, name)
     builder = _Builder(name, class_names, splits, data_dir=str(Path(data_dir).expanduser()), file_format="array_record")
     tfds.disable_progress_bar()
+    _remove_unfinished(path)  # of a process that was killed
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS would report a download
             builder.download_and_prepare()
     except BaseException:
-        for unfinished in path.parent.glob(f"incomplete.*_{VERSION}"):
-            shutil.rmtree(unfinished, ignore_errors=True)
+        _remove_unfinished(path)
         raise
     return path
+
+
+def _remove_unfinished(path: Path) -> None:
+    for unfinished in path.parent.glob(f"incomplete.*_{VERSION}"):
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 class VideoDataset:

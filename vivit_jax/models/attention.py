@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange, reduce, repeat
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float
 
 # Batch, time, height, width, heads, head width -> groups, the tokens that see each other, heads, head width.
 AXES = {
@@ -60,7 +61,7 @@ class Tokens(NamedTuple):
     """The state of a video transformer. Pointwise functions go through `jax.tree.map`."""
 
     patches: jax.Array  # [B, T, H, W, D]
-    cls: jax.Array | None  # [B, 1, D]
+    cls: jax.Array | None  # [B, 1, D]; None where there is none
 
 
 def dropout(x: jax.Array, rate, key: jax.Array | None, shape: tuple[int, ...] | None = None) -> jax.Array:
@@ -75,14 +76,14 @@ def dropout(x: jax.Array, rate, key: jax.Array | None, shape: tuple[int, ...] | 
     return jnp.where(kept, x / jnp.maximum(keep, 1e-6).astype(x.dtype), 0)
 
 
-def dot_product_attention(q, k, v, rate: float = 0.0, key: jax.Array | None = None):
-    """softmax(q k' / sqrt(d)) v, softmax in float32.
-
-    Args:
-      q, k, v: [G, L, N, d], groups, tokens, heads, head width.
-    Returns:
-      [G, L, N, d], and the attention weights before dropout [G, N, L, L].
-    """
+def dot_product_attention(
+    q: Float[Array, "G L N d"],
+    k: Float[Array, "G L N d"],
+    v: Float[Array, "G L N d"],
+    rate: float = 0.0,
+    key: jax.Array | None = None,
+) -> tuple[Float[Array, "G L N d"], Float[Array, "G N L L"]]:
+    """softmax(q k' / sqrt(d)) v within each group, softmax in float32; also the weights before dropout."""
     logits = jnp.einsum("glnd,gmnd->gnlm", q * q.shape[-1] ** -0.5, k)
     logits = checkpoint_name(logits.astype(jnp.float32), "attention")
     weights = checkpoint_name(jax.nn.softmax(logits).astype(v.dtype), "attention")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import checkpoint_policies as policies
+from jaxtyping import Array, Float
 
 from vivit_jax.architecture import ModelConfig
 from vivit_jax.models.attention import SCHEMES, Step, Tokens, attend, dropout
@@ -135,8 +136,8 @@ class Encoder(nnx.Module):
         self.norm = layer_norm(config, rngs)
         self.config = config
 
-    def __call__(self, patches: jax.Array, key: jax.Array | None, taps: bool) -> tuple[Tokens, Any]:
-        """Runs the stack on [B, T, H, W, D]; with `taps` also returns each layer's (tokens, attention weights)."""
+    def __call__(self, patches: Float[Array, "B T H W D"], key: jax.Array | None, taps: bool) -> tuple[Tokens, Any]:
+        """Runs the stack; with `taps` also returns each layer's (tokens, attention weights), stacked."""
         key_input, key_cls, key_layers = keys_of(key, 3)
         cls = None if self.cls is None else self.cls[...]
         if self.positions is not None:
@@ -172,8 +173,8 @@ class Encoder(nnx.Module):
             outputs.append(output)
         return tokens, jax.tree.map(lambda *layers: jnp.stack(layers), *outputs) if taps else None
 
-    def pool(self, tokens: Tokens) -> jax.Array:
-        """Normalizes and pools to [B, D]."""
+    def pool(self, tokens: Tokens) -> Float[Array, "B D"]:
+        """Normalizes and pools."""
         if tokens.cls is not None:
             return self.norm(tokens.cls[:, 0])
         return getattr(jnp, self.config.pool)(self.norm(tokens.patches), axis=(1, 2, 3))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
+from jaxtyping import Array, Float
 
 from vivit_jax.architecture import ModelConfig
 from vivit_jax.models.initializers import kernel_initializer
@@ -25,8 +26,7 @@ class TubeletEmbedding(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((config.width,)))
         self.sampled_frames, self.dtype = config.sampled_frames, config.dtype
 
-    def __call__(self, video: jax.Array) -> jax.Array:
-        """[B, t, h, w, 3] -> [B, T, H, W, D]."""
+    def __call__(self, video: Float[Array, "B t h w 3"]) -> Float[Array, "B T H W D"]:
         if self.sampled_frames:
             video = video[:, uniform_frames(video.shape[1], self.sampled_frames)]
         t, h, w, _, width = self.kernel.shape
@@ -62,8 +62,8 @@ class Positions(nnx.Module):
         self.cls = nnx.Param(cls) if has_cls else None
         self.resize = config.position_resize
 
-    def table(self, grid: tuple[int, ...]) -> jax.Array:
-        """[T or 1, H, W, D] for a grid of T x H x W tokens, interpolated where it is not the one learned."""
+    def table(self, grid: tuple[int, ...]) -> Float[Array, "T H W D"]:
+        """Positions for a grid of tokens, interpolated where it is not the one learned; T is 1 where time has none."""
         space = self.space[...]
         for axis, size in enumerate(grid):
             if axis or space.shape[0] > 1:

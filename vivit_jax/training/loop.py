@@ -1,5 +1,6 @@
 """Training, read from top to bottom."""
 
+import json
 import math
 import time
 from pathlib import Path
@@ -30,7 +31,8 @@ def train(config: Config, workdir: Path) -> None:
     claim(workdir, config)
     checkpoints = Checkpoints(workdir, config.train.keep)
     start = checkpoints.latest_step() or 0
-    if start == run.total_steps and (workdir / "metrics.json").exists():
+    if start == run.total_steps and finished_at(workdir) == start:
+        checkpoints.close()
         print(f"{workdir} holds a finished run of {start} steps; its results are in metrics.json")
         return
     state = run.restore(checkpoints, start) if start else run.new_state()
@@ -69,6 +71,12 @@ def _train(run: Run, state: State, start: int, checkpoints: Checkpoints, log: Lo
                     log.write(done, result, split)
                 reporter.restart_clock()
     return state
+
+
+def finished_at(workdir: Path) -> int | None:
+    """The step that `metrics.json` speaks of."""
+    path = workdir / "metrics.json"
+    return json.loads(path.read_text(encoding="utf-8"))["step"] if path.exists() else None
 
 
 def averaged(state: State) -> Any:
