@@ -23,15 +23,19 @@ RESULTS = Path(__file__).parent / "results"
 SUITES = {
     "demo": {
         "factorized encoder, configs/demo.py as it stands": ["--config=configs/demo.py"],
-        "TimeSformer, divided": [
+        "TimeSformer, divided, tubelets of 2 frames": [
             "--config=configs/demo.py",
             "--config.model.name=timesformer_b",
-            "--config.train.epochs=20.0",
+            "--config.model.tubelet_size=2",
+            "--config.model.initializer=xavier",
+            "--config.model.stochastic_depth=0.0",
+            "--config.train.epochs=14.0",
         ],
         "TimeSformer, space only": [
             "--config=configs/demo.py",
             "--config.model.name=timesformer_b_space",
-            "--config.train.epochs=20.0",
+            "--config.model.initializer=xavier",
+            "--config.model.stochastic_depth=0.0",
         ],
     },
     "finetune": {
