@@ -5,8 +5,8 @@ import io
 import av
 import numpy as np
 import pytest
-import videos
 
+import videos
 from vivit_jax.data.decode import DecodeError, decode
 from vivit_jax.data.transcode import TranscodeError, transcode
 

@@ -11,9 +11,9 @@ import time
 import av
 import numpy as np
 import pytest
-import videos
 
 import runs
+import videos
 from vivit_jax.data.datasets import VideoDataset
 from vivit_jax.data.decode import decode
 from vivit_jax.errors import UserError

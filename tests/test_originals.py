@@ -5,10 +5,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import originals
 import pytest
 from flax import nnx
 
+import originals
 import vivit_jax
 
 VIVIT = dict(image_size=32, patch_size=8, width=32, num_heads=4, mlp_dim=64, num_frames=8, num_layers=2)
