@@ -32,15 +32,17 @@ def assert_equal(a, b):
 
 
 def test_training_learns_and_writes_everything(data_dir, tmp_path, capsys):
-    config = runs.config(data_dir, train__epochs=40.0, train__eval_every_epochs=20.0, data__crop_area=(0.99, 1.0),
-                         augment__flip=0.0, augment__jitter=0.0, augment__grayscale=0.0, data__stride=5.0)  # fmt: skip
+    config = runs.config(
+        data_dir, model__patch_size=8, model__width=64, model__num_heads=4, model__mlp_dim=128, data__crop_area=(0.99, 1.0),
+        augment__flip=0.0, augment__jitter=0.0, augment__grayscale=0.0, train__epochs=40.0, train__eval_every_epochs=20.0,
+    )  # fmt: skip
     loop.train(config, tmp_path)
     losses = [line["train/loss"] for line in runs.log(tmp_path)]
     assert len(losses) == 80 and np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.1
     metrics = runs.metrics(tmp_path)
     assert metrics["step"] == 80 and metrics["validation"]["num_videos"] == 24 and metrics["validation"]["views"] == 1
     assert [line["step"] for line in runs.log(tmp_path, "validation/")] == [40]
-    assert json.loads((tmp_path / "config.json").read_text())["model"]["width"] == 16
+    assert json.loads((tmp_path / "config.json").read_text())["model"]["width"] == 64
     assert list(tmp_path.glob("events.out.tfevents.*"))
     assert "on 24 videos x 1 views" in capsys.readouterr().out
 

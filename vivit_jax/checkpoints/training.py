@@ -29,6 +29,7 @@ class Checkpoints:
         """
         size = 2**20 + sum(x.nbytes for x in jax.tree.leaves(state))
         if shutil.disk_usage(self.directory).free < size:  # before anything is written, where it is plain to see
+            self.wait()  # the one before may still be on its way
             raise UserError(self._full())
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data))
         with disk_space(self._full):
