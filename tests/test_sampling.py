@@ -1,5 +1,7 @@
 """Frames and boxes, against values worked out by hand."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -52,9 +54,9 @@ def test_uniform_frames_are_the_released_ones():
 
 
 def test_positions_are_resized_corner_to_corner_or_to_the_nearest():
-    table = np.array([0.0, 10.0, 40.0])[:, None]
+    table = jnp.array([0.0, 10.0, 40.0])[:, None]
     np.testing.assert_allclose(resize_axis(table, 0, 5, "linear")[:, 0], [0, 5, 10, 25, 40], atol=1e-5)
     np.testing.assert_allclose(resize_axis(table, 0, 5, "nearest")[:, 0], [0, 0, 10, 10, 40])
     np.testing.assert_allclose(resize_axis(table, 0, 1, "linear")[:, 0], [0])
-    two = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    two = jax.random.normal(jax.random.key(0), (2, 3, 4))
     np.testing.assert_allclose(resize_axis(two, 1, 5, "linear")[:, ::2], two, atol=1e-6)

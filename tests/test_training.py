@@ -32,10 +32,9 @@ def assert_equal(a, b):
 
 
 def test_training_learns_and_writes_everything(data_dir, tmp_path, capsys):
-    config = runs.config(
-        data_dir, model__patch_size=8, model__width=64, model__num_heads=4, model__mlp_dim=128, data__crop_area=(0.99, 1.0),
-        augment__flip=0.0, augment__jitter=0.0, augment__grayscale=0.0, train__epochs=40.0, train__eval_every_epochs=20.0,
-    )  # fmt: skip
+    model = dict(model__patch_size=8, model__width=64, model__num_heads=4, model__mlp_dim=128)
+    plain = dict(data__crop_area=(0.99, 1.0), augment__flip=0.0, augment__jitter=0.0, augment__grayscale=0.0)
+    config = runs.config(data_dir, **model, **plain, train__epochs=40.0, train__eval_every_epochs=20.0)
     loop.train(config, tmp_path)
     losses = [line["train/loss"] for line in runs.log(tmp_path)]
     assert len(losses) == 80 and np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.1
