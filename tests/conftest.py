@@ -2,25 +2,22 @@
 
 import os
 
-os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-
 import jax
+import pytest
+from jaxtyping import install_import_hook
 
+# Read when the first array is made, which is later.
+os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_default_matmul_precision", "highest")
-
-from jaxtyping import install_import_hook  # noqa
-
 install_import_hook("vivit_jax.models", "beartype.beartype")  # shapes in signatures are checked
-
-import pytest  # noqa: E402
-
-import runs  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory, worker_id):
     """A small ingested dataset, one for all test processes."""
+    import runs  # after the hook
+
     root = tmp_path_factory.getbasetemp()
     return runs.dataset((root if worker_id == "master" else root.parent) / "dataset")

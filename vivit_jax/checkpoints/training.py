@@ -1,13 +1,12 @@
 """Checkpoints of a run in progress: Orbax, asynchronous, complete or not there at all."""
 
+import errno
 import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-
-from vivit_jax.errors import UserError, disk_space
 
 
 class Checkpoints:
@@ -25,15 +24,14 @@ class Checkpoints:
         """Starts writing; the directory takes its final name when everything is in it.
 
         Raises:
-          UserError: the disk is full; the message names the last good checkpoint.
+          OSError: the disk is too full for it; nothing was written.
         """
         size = 2**20 + sum(x.nbytes for x in jax.tree.leaves(state))
         if shutil.disk_usage(self.directory).free < size:  # before anything is written, where it is plain to see
             self.wait()  # the one before may still be on its way
-            raise UserError(self._full())
+            raise OSError(errno.ENOSPC, f"{size} bytes are needed in {self.directory}")
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data))
-        with disk_space(self._full):
-            self._manager.save(step, args=items)
+        self._manager.save(step, args=items)
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         """The state of `step`, shaped and sharded as `like`, and the description of its data."""
@@ -43,14 +41,13 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when what was started is on disk."""
-        with disk_space(self._full):
-            self._manager.wait_until_finished()
+        self._manager.wait_until_finished()
 
     def close(self) -> None:
-        with disk_space(self._full):
-            self._manager.close()
+        self._manager.close()
 
-    def _full(self) -> str:
+    def full(self) -> str:
+        """What to say when the disk is full."""
         steps = ocp.utils.checkpoint_steps(self.directory)
         good = f"the last good checkpoint is step {max(steps)}" if steps else "there is no earlier checkpoint"
         return f"{self.directory}: the disk is full; {good}; free some space and start again"

@@ -83,10 +83,11 @@ def _iterate(batches: grain.MapDataset, num_workers: int) -> Iterator[Batch]:
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1)).mp_prefetch(options))
 
 
-def _local(batch_size: int) -> int:
-    if batch_size % jax.process_count():
-        raise UserError(f"config.train.batch_size: {batch_size} does not divide over {jax.process_count()} processes")
-    return batch_size // jax.process_count()
+def _local(section: str, batch_size: int) -> int:
+    processes = jax.process_count()
+    if batch_size % processes:
+        raise UserError(f"config.{section}.batch_size: {batch_size} does not divide over {processes} processes")
+    return batch_size // processes
 
 
 def train_batches(source: Any, config: Config, start: int, stop: int) -> Iterator[Batch]:
@@ -102,7 +103,7 @@ def train_batches(source: Any, config: Config, start: int, stop: int) -> Iterato
     examples = grain.MapDataset.source(source).seed(config.seed).shuffle().repeat()
     examples = examples.random_map(TrainView(config.data, model.num_frames, model.image_size))
     examples = examples[jax.process_index() :: jax.process_count()]
-    batches = examples.batch(_local(config.train.batch_size))
+    batches = examples.batch(_local("train", config.train.batch_size))
     return _iterate(batches[start:stop], config.data.num_workers)
 
 
@@ -117,4 +118,4 @@ def evaluation_batches(source: Any, config: Config) -> Iterator[Batch]:
     views = EvaluationViews(source, config.data, model.num_frames, model.image_size, evaluation.clips, evaluation.crops)
     examples = grain.MapDataset.range(-(-len(source) // size) * size).map(views)
     examples = examples[jax.process_index() :: jax.process_count()]
-    return _iterate(examples.batch(_local(size)), config.data.num_workers)
+    return _iterate(examples.batch(_local("evaluation", size)), config.data.num_workers)

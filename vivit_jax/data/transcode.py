@@ -54,8 +54,7 @@ def _transcode(source, short_side: int) -> Clip:
     if not source.streams.video:
         raise TranscodeError("no video stream")
     stream = source.streams.video[0]
-    if max(stream.codec_context.height, stream.codec_context.width) > MAX_SIDE:
-        raise TranscodeError(f"more than {MAX_SIDE} pixels wide or high")
+    _check_size(stream.codec_context)
     stream.thread_type, stream.codec_context.thread_count = "NONE", 1
     rate = stream.average_rate or stream.guessed_rate or 0
     rate = Fraction(rate).limit_denominator(1001) if 1 <= rate <= 1000 else Fraction(25)
@@ -89,13 +88,19 @@ def _resized(frames: Iterator, short_side: int) -> Iterator:
     graph: Any = None
     shape, size = None, None
     for frame in frames:
-        if (frame.width, frame.height, frame.format.name) != shape:
+        if (frame.width, frame.height, frame.format.name) != shape:  # it may change on the way
+            _check_size(frame)
             shape = frame.width, frame.height, frame.format.name
             size = size or _target(frame, short_side)
             graph = _graph(frame, size)
         frame.pts = None
         graph.push(frame)
         yield graph.pull()
+
+
+def _check_size(picture) -> None:
+    if max(picture.height, picture.width) > MAX_SIDE:
+        raise TranscodeError(f"more than {MAX_SIDE} pixels wide or high")
 
 
 def _target(frame, short_side: int) -> tuple[int, int]:

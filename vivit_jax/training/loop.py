@@ -12,7 +12,7 @@ from tqdm import tqdm
 from vivit_jax.checkpoints.training import Checkpoints
 from vivit_jax.config import Config
 from vivit_jax.data.pipeline import train_batches
-from vivit_jax.errors import UserError
+from vivit_jax.errors import UserError, disk_space
 from vivit_jax.evaluation.multiview import Evaluator, describe
 from vivit_jax.files import write_json
 from vivit_jax.training.metrics import Log
@@ -36,15 +36,16 @@ def train(config: Config, workdir: Path) -> None:
         print(f"{workdir} holds a finished run of {start} steps; its results are in metrics.json")
         return
     state = run.restore(checkpoints, start) if start else run.new_state()
-    log = Log(workdir, start) if jax.process_index() == 0 else None
     evaluator = Evaluator(config, run.graph, run.mesh, state["params"])
-    try:
-        state = _train(run, state, start, checkpoints, log, evaluator)
-    finally:
-        checkpoints.close()
-        if log:
-            log.close()
-    evaluate_splits(run, evaluator, state)
+    with disk_space(checkpoints.full):
+        log = Log(workdir, start) if jax.process_index() == 0 else None
+        try:
+            state = _train(run, state, start, checkpoints, log, evaluator)
+        finally:
+            checkpoints.close()
+            if log:
+                log.close()
+        evaluate_splits(run, evaluator, state)
 
 
 def _train(run: Run, state: State, start: int, checkpoints: Checkpoints, log: Log | None, evaluator) -> State:
@@ -143,7 +144,8 @@ def evaluate(config: Config, workdir: Path) -> None:
         raise UserError(f"--workdir: {workdir} holds no checkpoint yet")
     state = run.restore(checkpoints, step)
     checkpoints.close()
-    evaluate_splits(run, Evaluator(config, run.graph, run.mesh, state["params"]), state)
+    with disk_space(checkpoints.full):
+        evaluate_splits(run, Evaluator(config, run.graph, run.mesh, state["params"]), state)
 
 
 def evaluate_splits(run: Run, evaluator: Evaluator, state: State) -> None:

@@ -32,15 +32,12 @@ class Run:
     mesh: jax.sharding.Mesh
     model: ModelConfig
     preprocessing: Preprocessing
+    steps_per_epoch: float
     total_steps: int
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     graph: nnx.GraphDef
     init: Any  # () -> State
-
-    @property
-    def steps_per_epoch(self) -> float:
-        return len(self.dataset.source(self.config.data.train_split)) / self.config.train.batch_size
 
     def abstract_state(self) -> State:
         """The state's shapes and where it lies, of which nothing is computed."""
@@ -79,15 +76,16 @@ def open_run(config: Config, workdir: Path) -> Run:
     if model.num_classes != classes:
         raise UserError(f"config.model.num_classes: {model.num_classes}, but {config.data.name!r} has {classes}")
     mesh = make_mesh(config.mesh)
-    part = config.train.batch_size // config.train.accumulate
-    check_batch(mesh, train__batch_size=part, evaluation__batch_size=config.evaluation.batch_size)
+    check_batch(mesh, "train", config.train.batch_size, config.train.accumulate)
+    check_batch(mesh, "evaluation", config.evaluation.batch_size)
     steps_per_epoch = len(dataset.source(config.data.train_split)) / config.train.batch_size
     total_steps = max(1, round(config.train.epochs * steps_per_epoch))
     schedule = make_schedule(config.schedule, steps_per_epoch, total_steps)
     optimizer = make_optimizer(config.optimizer, schedule)
     feeding = preprocessing(config.model.name, model)
     graph, init = make_state(config, model, feeding, optimizer)
-    return Run(config, workdir, dataset, mesh, model, feeding, total_steps, schedule, optimizer, graph, init)
+    steps = steps_per_epoch, total_steps
+    return Run(config, workdir, dataset, mesh, model, feeding, *steps, schedule, optimizer, graph, init)
 
 
 def claim(workdir: Path, config: Config) -> None:

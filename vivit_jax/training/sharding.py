@@ -50,8 +50,8 @@ def to_devices(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[st
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
 
 
-def check_batch(mesh: jax.sharding.Mesh, **sizes: int) -> None:
-    """Raises UserError where a batch (given as config_key=size) does not divide over the devices."""
-    for key, size in sizes.items():
-        if size % mesh.size:
-            raise UserError(f"config.{key.replace('__', '.')}: {size} does not divide over {mesh.size} devices")
+def check_batch(mesh: jax.sharding.Mesh, section: str, batch_size: int, parts: int = 1) -> None:
+    """Raises UserError where a batch, in so many parts one after another, does not divide over the devices."""
+    if batch_size % (mesh.size * parts):
+        split = f" in {parts} parts" if parts > 1 else ""
+        raise UserError(f"config.{section}.batch_size: {batch_size}{split} does not divide over {mesh.size} devices")
