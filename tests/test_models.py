@@ -1,13 +1,16 @@
 """The shared core: schemes against their definition, scan and remat, sizes, regularization, errors."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+import naive
 import vivit_jax
-from vivit_jax.models.attention import AXES, SCHEMES, Tokens, attend, dropout
+from vivit_jax.models.attention import SCHEMES, Tokens, dropout
 
 TINY = dict(num_frames=4, image_size=32, patch_size=8, width=24, num_layers=2, num_heads=4, mlp_dim=32)
 MODELS = {  # every scheme, by its name in a model's name or by an override
@@ -50,46 +53,29 @@ def video(batch=2, frames=4, height=32, width=32, seed=1):
     return jax.random.normal(jax.random.key(seed), (batch, frames, height, width, 3))
 
 
-def groups_of(axes: str, t: int, h: int, w: int) -> np.ndarray:
-    """Which tokens see each other, from the papers' words: one integer label per token [T, H, W]."""
-    at = np.stack(np.meshgrid(np.arange(t), np.arange(h), np.arange(w), indexing="ij"))
-    keys = {
-        "joint": at[:0],
-        "space": at[:1],
-        "time": at[1:],
-        "height": at[[0, 2]],
-        "width": at[:2],
-        "local": np.stack([at[1] // (h // 2), at[2] // (w // 2)]),
-        "global": at % 2,
-    }[axes].reshape(-1, t * h * w)
-    return np.unique(keys, axis=1, return_inverse=True)[1].reshape(-1) if len(keys) else np.zeros(t * h * w, int)
-
-
-@pytest.mark.parametrize("axes", AXES)
-@pytest.mark.parametrize("with_cls", [False, True])
-def test_attention_is_its_definition(axes, with_cls):
-    rng = np.random.default_rng(0)
-    t, h, w, heads, d = 4, 6, 2, 3, 5
-    q, k, v = patches = rng.normal(size=(3, 2, t * h * w, heads, d)).astype(np.float32)
-    cls = rng.normal(size=(3, 2, 1, heads, d)).astype(np.float32)
-    groups, wanted, wanted_cls = groups_of(axes, t, h, w), np.zeros_like(q), []
-    for group in range(groups.max() + 1):
-        members = groups == group
-        query, key, value = (np.concatenate([c, x[:, members]], 1) if with_cls else x[:, members]
-                             for c, x in zip(cls, (q, k, v)))  # fmt: skip
-        logits = np.einsum("blnd,bmnd->bnlm", query, key) / np.sqrt(d)
-        weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-        out = np.einsum("bnlm,bmnd->blnd", weights, value)
-        wanted[:, members] = out[:, 1:] if with_cls else out
-        wanted_cls.append(out[:, :1])
-    grid = jnp.asarray(patches.reshape(3, 2, t, h, w, heads, d))
-    ours, _ = attend(axes, Tokens(grid, jnp.asarray(cls) if with_cls else None), 0.0, None)
-    np.testing.assert_allclose(ours.patches.reshape(wanted.shape), wanted, atol=1e-5)
-    if with_cls:
-        np.testing.assert_allclose(ours.cls, np.mean(wanted_cls, 0), atol=1e-5)
-
-
 @pytest.mark.parametrize("case", ALL)
+def test_block_is_its_definition(case):
+    model = make(case, num_layers=1, tubelet_size=1)
+    (block,), scheme = model.encoder.blocks, SCHEMES[model.config.attention]
+    grid = (1, 4, 6) if scheme.per_frame else (4, 4, 6)
+    patches, cls = np.split(
+        np.random.default_rng(0).normal(size=(2, math.prod(grid) + 1, 24)).astype(np.float32), [-1], 1
+    )
+    patches, cls = patches.reshape(2, *grid, 24), cls if model.encoder.cls is not None else None
+    ours, _ = jax.jit(lambda x: block(x, None, None))(
+        Tokens(jnp.asarray(patches), None if cls is None else jnp.asarray(cls))
+    )
+    for i in range(2):
+        options = dict(cls_in_time=model.config.cls_in_time, exact_gelu=model.config.gelu == "exact")
+        tokens, wanted_cls = naive.block(
+            block, model.config.attention, patches[i], None if cls is None else cls[i, 0], **options
+        )
+        np.testing.assert_allclose(ours.patches[i], tokens, atol=1e-5)
+        if cls is not None:
+            np.testing.assert_allclose(ours.cls[i, 0], wanted_cls, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", [case for case in ALL if case != "CLS in time"])
 def test_reach(case):
     """In one block a token's gradient reaches what its scheme's steps chain together, and no more."""
     name, fields = ALL[case]
@@ -109,7 +95,7 @@ def test_reach(case):
     reached = np.abs(jax.jit(jax.grad(one_token))(x)[0]).sum(-1) > 1e-9
     wanted, index = np.eye(t * h * w, dtype=bool), np.ravel_multi_index(chosen, (t, h, w))
     for step in scheme.steps:
-        labels = [groups_of(axes, t, h, w) for axes in step.axes]
+        labels = [naive.groups_of(axes, t, h, w) for axes in step.axes]
         seen = np.any([label[:, None] == label[None] for label in labels], axis=0)
         wanted = wanted | seen if scheme.parallel else (seen.astype(int) @ wanted > 0)
     np.testing.assert_array_equal(reached, wanted[index].reshape(t, h, w))

@@ -41,9 +41,7 @@ class ModelConfig:
     num_heads: int = 12
     mlp_dim: int = 3072
     attention: Attention = "joint"
-    cls_in_time: bool = (
-        False  # let CLS take part in the divided time step (TimeSformer Eq. 13; the release leaves it out)
-    )
+    cls_in_time: bool = False  # CLS in the divided time step, as in TimeSformer's Eq. 13; the release leaves it out
     temporal_layers: int = 0  # of the factorized encoder
     temporal_heads: int = 0  # 0: as num_heads
     temporal_mlp_dim: int = 0  # 0: as mlp_dim
@@ -53,6 +51,7 @@ class ModelConfig:
     representation_size: int = 0  # ViT's tanh layer before the head; 0: none
     gelu: Literal["tanh", "exact"] = "tanh"
     initializer: Literal["xavier", "truncated_normal"] = "xavier"
+    embedding_initializer: Literal["random", "central_frame", "inflation"] = "random"  # of the tubelets' kernel
     dropout: float = 0.0
     attention_dropout: float = 0.0
     stochastic_depth: float = 0.0  # of the last layer; rises linearly from 0
@@ -92,6 +91,8 @@ class ModelConfig:
             )
         if self.attention in WITHOUT_CLS and self.pool == "cls":
             raise UserError(f"model.pool: {self.attention!r} has no CLS token; pool by mean, max or sum")
+        if self.cls_in_time and (not self.attention.startswith("divided") or self.pool != "cls"):
+            raise UserError("model.cls_in_time: is for divided attention pooled by CLS; elsewhere the scheme decides")
         if self.attention == "factorized_dot_product" and self.num_heads % 2:
             raise UserError(f"model.num_heads: {self.num_heads} is odd; half of the heads attend over time")
         if self.attention in ("space", "factorized_encoder") and self.positions == "space_time":

@@ -1,4 +1,7 @@
-"""python -m vivit_jax.main --config=configs/demo.py --workdir=runs/demo [--mode=train|evaluate] [--config.KEY=VALUE]"""
+"""python -m vivit_jax.main --config=configs/demo.py --workdir=runs/demo [--mode=train|evaluate] [--config.KEY=VALUE]
+
+--mode=summary prints what the config's model costs; without --config, what every model does.
+"""
 
 from pathlib import Path
 
@@ -12,18 +15,24 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="A file of configs/, whose keys --config.KEY=VALUE sets."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives: checkpoints, logs, metrics.json.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "summary"], "What to do.")
 
 
 def main(argv) -> None:
     if len(argv) > 1:
         raise errors.UserError(f"{argv[1]!r}: flags start with --")
-    if CONFIG.value is None or WORKDIR.value is None:
+    config = None if CONFIG.value is None else from_dict(errors.config_values(CONFIG.value))
+    # Imported only now: a mistake in the configuration shows before anything is loaded.
+    if MODE.value == "summary":
+        from vivit_jax import summary
+
+        for line in summary.table({config.model.name: config.model.architecture()} if config else None):
+            print(line, flush=True)
+        return
+    if config is None or WORKDIR.value is None:
         raise errors.UserError(
             "--config and --workdir are both needed, as in --config=configs/demo.py --workdir=runs/demo"
         )
-    config = from_dict(errors.config_values(CONFIG.value))
-    # Imported only now: a mistake in the configuration shows before anything is loaded.
     from vivit_jax import ingest
     from vivit_jax.training import loop
 

@@ -1,6 +1,6 @@
 """One block and one stack of them, for every scheme."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from vivit_jax.models.attention import SCHEMES, Step, Tokens, attend, dropout
 from vivit_jax.models.initializers import kernel_initializer, layer_norm, linear, tiny_normal
 from vivit_jax.models.tokenizers import Positions
 
+Taps = bool | Literal["attention"]  # what a forward pass also returns: tokens; with "attention", its weights too
 REMAT = {
     "full": policies.nothing_saveable,
     "dots": policies.dots_with_no_batch_dims_saveable,
@@ -41,8 +42,8 @@ class SelfAttention(nnx.Module):
         self.step, self.dtype = step, config.dtype
         self.dropout, self.attention_dropout = config.dropout, config.attention_dropout
 
-    def __call__(self, tokens: Tokens, key: jax.Array | None, drop_path) -> tuple[Tokens, list[jax.Array]]:
-        """Returns the residual, and the attention weights of each group of heads [B * groups, N, L, L]."""
+    def __call__(self, tokens: Tokens, key: jax.Array | None, drop_path) -> tuple[Tokens, dict[str, jax.Array]]:
+        """Returns the residual, and by axes the attention weights [B * groups, N, L, L]."""
         tokens = tokens if self.step.cls else tokens._replace(cls=None)
         kernel, bias = self.qkv[...].astype(self.dtype), self.qkv_bias[...].astype(self.dtype)
         qkv = jax.tree.map(
@@ -52,16 +53,15 @@ class SelfAttention(nnx.Module):
             tokens,
         )
         *keys, key_out, key_cls, key_path = keys_of(key, len(self.step.axes) + 3)
-        parts, maps = [], []
+        parts, maps = [], {}
         for i, axes in enumerate(self.step.axes):
             share = jax.tree.map(lambda x, i=i: jnp.split(x, len(self.step.axes), axis=-2)[i], qkv)
-            out, weights = attend(axes, share, self.attention_dropout, keys[i])
+            out, maps[axes] = attend(axes, share, self.attention_dropout, keys[i])
             parts.append(out)
-            maps.append(weights)
         out = jax.tree.map(lambda *heads: self.out(_flat(jnp.concatenate(heads, axis=-2))), *parts)
         out = _dropout(out, self.dropout, (key_out, key_cls))
-        out = stochastic_depth(out, drop_path, key_path)
-        return (jax.tree.map(self.project, out) if self.project else out), maps
+        out = jax.tree.map(self.project, out) if self.project else out
+        return stochastic_depth(out, drop_path, key_path), maps
 
 
 def _flat(x: jax.Array) -> jax.Array:
@@ -113,14 +113,14 @@ class Block(nnx.Module):
         self.mlp = Mlp(config, mlp_dim, rngs)
         self.parallel = scheme.parallel
 
-    def __call__(self, tokens: Tokens, key: jax.Array | None, drop_path) -> tuple[Tokens, list[jax.Array]]:
+    def __call__(self, tokens: Tokens, key: jax.Array | None, drop_path) -> tuple[Tokens, dict[str, jax.Array]]:
         *keys, key_mlp = keys_of(key, len(self.attention) + 1)
-        seen, maps = tokens, []
+        seen, maps = tokens, {}
         for attention, step_key in zip(self.attention, keys, strict=True):
             residual, weights = attention(seen, step_key, drop_path)
             tokens = add(tokens, residual)
             seen = seen if self.parallel else tokens
-            maps += weights
+            maps |= weights
         return add(tokens, self.mlp(tokens, key_mlp, drop_path)), maps
 
 
@@ -136,8 +136,8 @@ class Encoder(nnx.Module):
         self.norm = layer_norm(config, rngs)
         self.config = config
 
-    def __call__(self, patches: Float[Array, "B T H W D"], key: jax.Array | None, taps: bool) -> tuple[Tokens, Any]:
-        """Runs the stack; with `taps` also returns each layer's (tokens, attention weights), stacked."""
+    def __call__(self, patches: Float[Array, "B T H W D"], key: jax.Array | None, taps: Taps) -> tuple[Tokens, Any]:
+        """Runs the stack; also returns what `taps` asks for, empty without."""
         key_input, key_cls, key_layers = keys_of(key, 3)
         cls = None if self.cls is None else self.cls[...]
         if self.positions is not None:
@@ -147,9 +147,10 @@ class Encoder(nnx.Module):
         if cls is not None:
             cls = jnp.broadcast_to(cls.astype(patches.dtype), (patches.shape[0], *cls.shape))
         tokens = _dropout(Tokens(patches, cls), self.config.dropout, (key_input, key_cls))
-        return self._run(tokens, key_layers, taps)
+        tokens, inside = self._run(tokens, key_layers, taps)
+        return tokens, inside | ({"output": jax.tree.map(self.norm, tokens)} if taps else {})
 
-    def _run(self, tokens: Tokens, key: jax.Array | None, taps: bool) -> tuple[Tokens, Any]:
+    def _run(self, tokens: Tokens, key: jax.Array | None, taps: Taps) -> tuple[Tokens, Any]:
         """The same numbers from the same parameters, scanned or unrolled, rematerialized or not."""
         graphs, states = zip(*(nnx.split(block) for block in self.blocks), strict=True)
         # Without stochastic depth its mask is not computed at all; scanned, the rate has to be an array.
@@ -159,7 +160,8 @@ class Encoder(nnx.Module):
         def layer(tokens, xs):
             state, key, drop_path = xs
             tokens, maps = nnx.merge(graphs[0], state)(tokens, key, drop_path)
-            return tokens, (tokens, maps) if taps else None
+            wanted = {"layers": tokens} if taps else {}
+            return tokens, wanted | ({"attention": maps} if taps == "attention" else {})
 
         if self.config.remat != "none":
             layer = jax.checkpoint(layer, policy=REMAT[self.config.remat])
@@ -171,7 +173,7 @@ class Encoder(nnx.Module):
         for state, layer_key, layer_rate in zip(states, keys_of(key, count), rates, strict=True):
             tokens, output = layer(tokens, (state, layer_key, layer_rate if rate else None))
             outputs.append(output)
-        return tokens, jax.tree.map(lambda *layers: jnp.stack(layers), *outputs) if taps else None
+        return tokens, jax.tree.map(lambda *layers: jnp.stack(layers), *outputs)
 
     def pool(self, tokens: Tokens) -> Float[Array, "B D"]:
         """Normalizes and pools."""

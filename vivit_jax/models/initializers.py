@@ -16,6 +16,26 @@ def kernel_initializer(config: ModelConfig):
     return nnx.initializers.truncated_normal(0.02)
 
 
+def inflate(kernel: jax.Array, frames: int, how: str) -> jax.Array:
+    """Makes of a kernel for images [h, w, 3, D] one for tubelets [frames, h, w, 3, D] (ViViT 3.4).
+
+    `central_frame` (Eq. 9) sees frame `frames // 2` alone, and `inflation` (Eq. 8) the mean of all: shown a still clip,
+    both give what the image's kernel gives.
+    """
+    if how == "inflation":
+        return jnp.repeat(kernel[None] / frames, frames, axis=0)
+    return jnp.zeros((frames, *kernel.shape), kernel.dtype).at[frames // 2].set(kernel)
+
+
+def tubelet_kernel(config: ModelConfig, rngs: nnx.Rngs) -> jax.Array:
+    """The embedding's kernel [t, h, w, 3, D] as `config.embedding_initializer` says."""
+    init, frames = kernel_initializer(config), config.tubelet_size
+    shape = (*config.patch_size, 3, config.width)
+    if config.embedding_initializer == "random":
+        return init(rngs.params(), (frames, *shape), jnp.float32)
+    return inflate(init(rngs.params(), shape, jnp.float32), frames, config.embedding_initializer)
+
+
 def linear(config: ModelConfig, inputs: int, outputs: int, rngs: nnx.Rngs, **kwargs: Any) -> nnx.Linear:
     """A linear layer with float32 parameters that computes in the model's dtype."""
     options: dict[str, Any] = dict(kernel_init=kernel_initializer(config), dtype=jnp.dtype(config.dtype)) | kwargs

@@ -8,11 +8,16 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vivit_jax.architecture import ModelConfig
-from vivit_jax.models.initializers import kernel_initializer
+from vivit_jax.models.initializers import tubelet_kernel
 
 
 def uniform_frames(frames: int, count: int) -> np.ndarray:
-    """Indices of `count` of `frames` frames, evenly spread (ViViT 3.2; the released rule: 32 -> 8 is 4, 7, ... 28)."""
+    """Indices of `count` of `frames` frames, evenly spread (ViViT 3.2; the released rule: 32 -> 8 is 4, 7, ... 28).
+
+    Where rounding gave the released code one index more than was asked for (8 -> 2), it is left out.
+    """
+    if count == frames:
+        return np.arange(frames)
     step = frames / (count + 1)
     return np.round(step * np.arange(1, count + 1)).astype(np.int32)
 
@@ -21,8 +26,7 @@ class TubeletEmbedding(nnx.Module):
     """A linear map of each t x h x w tubelet (ViViT 3.2); one frame high, it is ViT's patch embedding."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        shape = (config.tubelet_size, *config.patch_size, 3, config.width)
-        self.kernel = nnx.Param(kernel_initializer(config)(rngs.params(), shape, jnp.float32))
+        self.kernel = nnx.Param(tubelet_kernel(config, rngs))
         self.bias = nnx.Param(jnp.zeros((config.width,)))
         self.sampled_frames, self.dtype = config.sampled_frames, config.dtype
 

@@ -9,8 +9,8 @@ from flax import nnx
 
 from vivit_jax.architecture import ModelConfig, Preprocessing
 from vivit_jax.errors import UserError
-from vivit_jax.models.attention import SCHEMES
-from vivit_jax.models.encoder import Encoder, keys_of
+from vivit_jax.models.attention import SCHEMES, Tokens
+from vivit_jax.models.encoder import Encoder, Taps, keys_of
 from vivit_jax.models.initializers import linear
 from vivit_jax.models.tokenizers import TubeletEmbedding
 from vivit_jax.variants import model_config, preprocessing
@@ -48,21 +48,27 @@ class VideoTransformer(nnx.Module):
             }
         )
 
-    def __call__(self, video: jax.Array, *, key: jax.Array | None = None, return_taps: bool = False) -> Any:
+    def __call__(self, video: jax.Array, *, key: jax.Array | None = None, return_taps: Taps = False) -> Any:
         """Classifies normalized video.
 
         Args:
           video: [B, t, h, w, 3] float; frames and pixels may differ from the config's, if they divide into tubelets.
           key: a PRNG key turns on dropout, attention dropout and stochastic depth.
-          return_taps: also return what happens inside.
+          return_taps: also return what happens inside; "attention" adds the attention weights, which are large.
         Returns:
-          float32 logits [B, num_classes], or {head: [B, n]} with several heads. With taps `(logits, taps)`: "embedding"
-          [B, T, H, W, D]; per encoder ("encoder", "temporal_encoder") the `Tokens` after each layer
-          (leaves [layers, ...]) and "<encoder>_attention", a list over the block's attention steps of weights
-          [layers, B * groups, N, L, L]; "features" [B, D].
+          float32 logits [B, num_classes], or {head: [B, n]} with several heads. With taps `(logits, taps)`:
+          "embedding" [B, T, H, W, D]; "features" [B, D]; and "encoder" and, of the factorized encoder,
+          "temporal_encoder", each with
+            "layers": `Tokens` after every layer, patches [layers, B, T, H, W, D] and CLS [layers, B, 1, D] or None
+              (one for each frame, [layers, B, T, D], where frames are encoded alone);
+            "output": the last of them under the encoder's final norm, without the axis of layers;
+            "attention": by axes ("space", "time", ...; see AXES) weights [layers, B, groups, heads, L, L] over the L
+              tokens of a group, CLS first where it takes part.
         Raises:
           UserError: the input's shape cannot be honored; the message names the field of the config.
         """
+        if return_taps not in (False, True, "attention"):
+            raise UserError(f"return_taps: {return_taps!r} is none of False, True, 'attention'")
         features, taps = self._features(video, key, return_taps)
         logits = {name: head(features.astype(jnp.float32)) for name, head in self.heads.items()}
         if isinstance(self.config.num_classes, int):
@@ -73,7 +79,7 @@ class VideoTransformer(nnx.Module):
         """What the head sees: [B, t, h, w, 3] -> [B, D]."""
         return self._features(video, key, False)[0]
 
-    def _features(self, video: jax.Array, key: jax.Array | None, taps: bool) -> tuple[jax.Array, dict[str, Any]]:
+    def _features(self, video: jax.Array, key: jax.Array | None, taps: Taps) -> tuple[jax.Array, dict[str, Any]]:
         if video.ndim != 5 or video.shape[-1] != 3 or not jnp.issubdtype(video.dtype, jnp.floating):
             raise UserError(f"video: {video.dtype}{list(video.shape)} is not normalized float [B, T, H, W, 3]")
         self._check_grid(self.config.grid_of(*video.shape[1:4]))
@@ -84,22 +90,37 @@ class VideoTransformer(nnx.Module):
         if per_frame:
             x = rearrange(x, "b t h w d -> (b t) 1 h w d")
         tokens, inside = self.encoder(x, key_encoder, taps)
-        if taps:
-            seen["encoder"], seen["encoder_attention"] = inside
+        seen["encoder"] = _by_example(inside, batch)
         if per_frame and self.temporal_encoder is None:  # frames are averaged before the norm, as released
             tokens = jax.tree.map(lambda x: reduce(x, "(b t) ... -> b ...", "mean", b=batch), tokens)
         pooled = self.encoder.pool(tokens)
         if self.temporal_encoder is not None:
             steps = rearrange(pooled, "(b t) d -> b t 1 1 d", b=batch)
             tokens, inside = self.temporal_encoder(steps, key_temporal, taps)
-            if taps:
-                seen["temporal_encoder"], seen["temporal_encoder_attention"] = inside
+            seen["temporal_encoder"] = _by_example(inside, batch)
             pooled = self.temporal_encoder.pool(tokens)
         return (jnp.tanh(self.pre_logits(pooled)) if self.pre_logits else pooled), seen
 
     def _check_grid(self, grid: tuple[int, int, int]):
         if self.config.attention == "local_global" and any(size % 2 for size in grid):
             raise UserError(f"video: local_global attention needs an even grid of tokens, not {grid}")
+
+
+def _by_example(inside: dict[str, Any], batch: int) -> dict[str, Any]:
+    """Takes frames that were encoded alone, and groups that attended alone, out of the axis of examples."""
+
+    def tokens(x: Tokens, layers: str) -> Tokens:
+        patches = rearrange(x.patches, f"{layers} (b f) t h w d -> {layers} b (f t) h w d", b=batch)
+        cls = None if x.cls is None else rearrange(x.cls, f"{layers} (b f) n d -> {layers} b (f n) d", b=batch)
+        return Tokens(patches, cls)
+
+    seen: dict[str, Any] = {
+        name: tokens(x, "l" * (name == "layers")) for name, x in inside.items() if name != "attention"
+    }
+    if "attention" in inside:
+        split = "l (b g) n q k -> l b g n q k"
+        seen["attention"] = {axes: rearrange(x, split, b=batch) for axes, x in inside["attention"].items()}
+    return seen
 
 
 def create_model(name: str, num_classes: int | dict[str, int], seed: int = 0, **overrides: Any) -> VideoTransformer:
