@@ -79,8 +79,15 @@ def test_intermediates(name):
     golden, model = _load(name)
     _, taps = nnx.jit(lambda model, x: model(x, return_taps=True))(model, _video(golden))
     embedding = golden["inter/embedding"]
+    assert {"inter/Transformer", "inter/TemporalTransformer"} & golden.keys()
     np.testing.assert_allclose(taps["embedding"].reshape(embedding.shape), embedding, atol=1e-5)
     np.testing.assert_allclose(taps["features"], golden["pre_logits"], atol=1e-5)
+    for ours, original in (("encoder", "inter/Transformer"), ("temporal_encoder", "inter/TemporalTransformer")):
+        if original in golden:
+            tokens = taps[ours]["output"]
+            patches = tokens.patches.reshape(2, -1, tokens.patches.shape[-1])
+            joined = patches if tokens.cls is None else np.concatenate([tokens.cls, patches], axis=1)
+            np.testing.assert_allclose(joined, golden[original], atol=1e-5)
     features = nnx.jit(lambda model, x: model.features(x))(model, _video(golden))
     np.testing.assert_allclose(features, taps["features"], atol=1e-6)
 

@@ -1,6 +1,6 @@
 """The video transformer of both papers: tokens, one or two encoders, heads."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ class VideoTransformer(nnx.Module):
             }
         )
 
-    def __call__(self, video: jax.Array, *, key: jax.Array | None = None, return_taps: Taps = False) -> Any:
+    def __call__(self, video: jax.Array, *, key: jax.Array | None = None, return_taps: bool | str = False) -> Any:
         """Classifies normalized video.
 
         Args:
@@ -69,7 +69,7 @@ class VideoTransformer(nnx.Module):
         """
         if return_taps not in (False, True, "attention"):
             raise UserError(f"return_taps: {return_taps!r} is none of False, True, 'attention'")
-        features, taps = self._features(video, key, return_taps)
+        features, taps = self._features(video, key, cast(Taps, return_taps))
         logits = {name: head(features.astype(jnp.float32)) for name, head in self.heads.items()}
         if isinstance(self.config.num_classes, int):
             logits = logits["head"]

@@ -1,0 +1,118 @@
+"""Every scheme of both papers: its definition, its reach, scan, remat and regularization."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import naive
+from models import ALL, make, video
+from vivit_jax.models.attention import SCHEMES, Tokens, dropout
+
+DROPPING = ("vivit_ti16x2_fe", "timesformer_b")  # random masks make compiling slow
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_block_is_its_definition(case):
+    model = make(case, num_layers=1, tubelet_size=1)
+    (block,), scheme = model.encoder.blocks, SCHEMES[model.config.attention]
+    grid = (1, 4, 6) if scheme.per_frame else (4, 4, 6)
+    patches, cls = np.split(
+        np.random.default_rng(0).normal(size=(2, math.prod(grid) + 1, 24)).astype(np.float32), [-1], 1
+    )
+    patches, cls = patches.reshape(2, *grid, 24), cls if model.encoder.cls is not None else None
+    ours, _ = jax.jit(lambda x: block(x, None, None))(
+        Tokens(jnp.asarray(patches), None if cls is None else jnp.asarray(cls))
+    )
+    for i in range(2):
+        options = dict(cls_in_time=model.config.cls_in_time, exact_gelu=model.config.gelu == "exact")
+        tokens, wanted_cls = naive.block(
+            block, model.config.attention, patches[i], None if cls is None else cls[i, 0], **options
+        )
+        np.testing.assert_allclose(ours.patches[i], tokens, atol=1e-5)
+        if cls is not None:
+            np.testing.assert_allclose(ours.cls[i, 0], wanted_cls, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", [case for case in ALL if case != "CLS in time"])
+def test_reach(case):
+    """In one block a token's gradient reaches what its scheme's steps chain together, and no more."""
+    model = make(case, num_layers=1, tubelet_size=1, pool="mean", positions="joint")
+    encoder, (t, h, w) = model.encoder, (4, 4, 4)
+    scheme = SCHEMES[model.config.attention]
+    x = jax.random.normal(jax.random.key(3), (1, t, h, w, 24))
+    shape = (t, 1, h, w, 24) if scheme.per_frame else x.shape
+    chosen = (2, 1, 3)
+
+    def one_token(x):
+        tokens, _ = encoder(x.reshape(shape), None, False)
+        return jnp.sin(tokens.patches.reshape(t, h, w, 24)[chosen]).sum()
+
+    reached = np.abs(jax.jit(jax.grad(one_token))(x)[0]).sum(-1) > 1e-9
+    wanted, index = np.eye(t * h * w, dtype=bool), np.ravel_multi_index(chosen, (t, h, w))
+    for step in scheme.steps:
+        labels = [naive.groups_of(axes, t, h, w) for axes in step.axes]
+        seen = np.any([label[:, None] == label[None] for label in labels], axis=0)
+        wanted = wanted | seen if scheme.parallel else (seen.astype(int) @ wanted > 0)
+    np.testing.assert_array_equal(reached, wanted[index].reshape(t, h, w))
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_scan_and_remat_change_nothing(case):
+    """In values and gradients, over one parameter tree; where something is dropped, the same is."""
+    drops = dict(dropout=0.1, attention_dropout=0.1, stochastic_depth=0.3) if case in DROPPING else {}
+
+    def value_and_gradients(model):
+        graph, state = nnx.split(model)
+        key = jax.random.key(5) if drops else None
+        return jax.jit(jax.value_and_grad(lambda state: jnp.sin(nnx.merge(graph, state)(video(), key=key)).sum()))(
+            state
+        )
+
+    value, gradients = value_and_gradients(make(case, **drops))
+    for options in (
+        dict(scan=True),
+        dict(remat="full"),
+        dict(remat="dots", scan=True),
+        dict(remat="attention", scan=True),
+    ):
+        other_value, other_gradients = value_and_gradients(make(case, **drops, **options))
+        np.testing.assert_allclose(value, other_value, rtol=1e-5)
+        assert jax.tree.structure(gradients) == jax.tree.structure(other_gradients)
+        for a, b in zip(jax.tree.leaves(gradients), jax.tree.leaves(other_gradients)):
+            np.testing.assert_allclose(a, b, atol=1e-5 * max(1, float(jnp.abs(a).max())))
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_regularization_is_for_training(case):
+    x, key, plain = video(), jax.random.key(7), make(case)
+    expected = nnx.jit(lambda model: model(x))(plain)
+    for rate in ("dropout", "attention_dropout", "stochastic_depth"):
+        graph, state = nnx.split(make(case, **{rate: 0.5}))
+        call = jax.jit(lambda k, graph=graph, state=state: nnx.merge(graph, state)(x, key=k))
+        np.testing.assert_allclose(call(None), expected, atol=1e-5)
+        assert np.abs(call(key) - expected).max() > 1e-3, rate
+        np.testing.assert_array_equal(call(key), call(key))
+        assert np.abs(call(key) - call(jax.random.key(8))).max() > 1e-3, rate
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("case", ALL)
+def test_stochastic_depth_of_one_leaves_the_residual_path_alone(case, scan):
+    """It rises linearly from 0: of two layers the first is never dropped, the second always."""
+    model, one = make(case, stochastic_depth=1.0, scan=scan), make(case, stochastic_depth=0.0)
+    for encoder in (one.encoder, one.temporal_encoder):
+        if encoder is not None:
+            encoder.blocks = nnx.List([encoder.blocks[0]])
+    dropped = nnx.jit(lambda model: model(video(), key=jax.random.key(0)))(model)
+    np.testing.assert_allclose(dropped, nnx.jit(lambda model: model(video()))(one), atol=1e-5)
+
+
+def test_dropout_keeps_the_mean():
+    x = jnp.full((4, 5000), 2.0)
+    np.testing.assert_allclose(dropout(x, 0.3, jax.random.key(0)).mean(), 2.0, rtol=0.05)
+    dropped = dropout(x, 0.3, jax.random.key(0), (4, 1))
+    assert all(len(np.unique(row)) == 1 for row in np.asarray(dropped))
