@@ -174,6 +174,8 @@ class Config:
     model: Model
     data: Data
     seed: int = 0
+    init_from: str = ""  # a checkpoint whose weights a new run starts from: anything that load_model reads
+    init_keep: tuple[str, ...] = ("heads", "pre_logits")  # parts of parameter paths that stay new all the same
     augment: Augment = Augment()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
@@ -79,9 +80,13 @@ def convert(expected: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, tuple | list):
             raise UserError(f"{where}: {value!r} is not a tuple")
-        return tuple(convert(args[0], item, where) for item in value)
+        kinds = args if Ellipsis not in args and len(args) == len(value) else args[:1] * len(value)
+        return tuple(convert(kind, item, where) for kind, item in zip(kinds, value, strict=True))
     if origin is dict:
         return dict(value)
+    if origin is types.UnionType:
+        kinds = [kind for kind in args if isinstance(value, typing.get_origin(kind) or kind)]
+        return convert(kinds[0] if kinds else args[0], value, where)
     if value is None:
         raise UserError(f"{where}: is not set")
     if expected is float and isinstance(value, int) and not isinstance(value, bool):

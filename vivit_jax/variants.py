@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from vivit_jax.architecture import ModelConfig, Preprocessing
@@ -66,15 +67,26 @@ def model_config(name: str, num_classes: int | dict[str, int], **overrides: Any)
     Raises:
       UserError: no such name or field, or a value that cannot be honored; the message names the field.
     """
-    fields = _fields(name)
+    return ModelConfig(**_fields(name) | _converted(overrides | {"num_classes": num_classes}))
+
+
+def override(config: ModelConfig, overrides: Mapping[str, Any]) -> ModelConfig:
+    """`config` with some of its fields changed; raises as `model_config` does."""
+    return dataclasses.replace(config, **_converted(overrides))
+
+
+def _converted(overrides: Mapping[str, Any]) -> dict[str, Any]:
     known = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
+    fields = {}
     for key, value in overrides.items():
         if key not in known:
             raise UserError(f"model.{key}: no such field{nearest(key, known)}")
-        value = (value, value) if key in ("image_size", "patch_size") and isinstance(value, int) else value
+        if key in ("image_size", "patch_size") and isinstance(value, int):
+            value = (value, value)
+        elif key == "num_classes" and isinstance(value, Mapping):
+            value = tuple(value.items())
         fields[key] = convert(known[key], value, f"model.{key}")
-    heads = num_classes if isinstance(num_classes, int) else tuple(dict(num_classes).items())
-    return ModelConfig(num_classes=heads, **fields)
+    return fields
 
 
 def preprocessing(name: str, config: ModelConfig) -> Preprocessing:

@@ -48,9 +48,15 @@ class Checkpoints:
 
     def full(self) -> str:
         """What to say when the disk is full."""
-        steps = ocp.utils.checkpoint_steps(self.directory)
-        good = f"the last good checkpoint is step {max(steps)}" if steps else "there is no earlier checkpoint"
+        steps = saved_steps(self.directory.parent)
+        good = f"the last good checkpoint is step {steps[-1]}" if steps else "there is no earlier checkpoint"
         return f"{self.directory}: the disk is full; {good}; free some space and start again"
+
+
+def saved_steps(workdir: Path) -> list[int]:
+    """The steps of a workdir's complete checkpoints, in order."""
+    directory = workdir / "checkpoints"
+    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.exists() else []
 
 
 def abstract(state: Any, sharding: Any) -> Any:

@@ -22,8 +22,15 @@ class VideoTransformer(nnx.Module):
     Holds parameters alone; randomness is the `key` of a call, without which nothing is dropped.
     """
 
-    def __init__(self, config: ModelConfig, preprocessing: Preprocessing, rngs: nnx.Rngs):
-        self.config, self.preprocessing = config, preprocessing
+    def __init__(
+        self,
+        config: ModelConfig,
+        preprocessing: Preprocessing,
+        rngs: nnx.Rngs,
+        labels: tuple[str, ...] | None = None,
+    ):
+        """`labels` are the names of the classes, where a checkpoint brings them."""
+        self.config, self.preprocessing, self.labels = config, preprocessing, labels
         time, height, width = config.grid
         self.embedding = TubeletEmbedding(config, rngs)
         spatial = (1 if SCHEMES[config.attention].per_frame else time, height, width)

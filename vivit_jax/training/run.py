@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 
 from vivit_jax.architecture import ModelConfig, Preprocessing
-from vivit_jax.checkpoints.training import Checkpoints, abstract
+from vivit_jax.checkpoints.initialize import initial_params
+from vivit_jax.checkpoints.pretrained import paths
+from vivit_jax.checkpoints.training import Checkpoints, abstract, saved_steps
 from vivit_jax.config import Config, from_dict, to_dict
 from vivit_jax.data.datasets import VideoDataset
 from vivit_jax.errors import UserError
@@ -38,6 +41,7 @@ class Run:
     optimizer: optax.GradientTransformation
     graph: nnx.GraphDef
     init: Any  # () -> State
+    weights: dict[str, Any]  # what a new run takes over from config.init_from, by path
 
     def abstract_state(self) -> State:
         """The state's shapes and where it lies, of which nothing is computed."""
@@ -50,8 +54,20 @@ class Run:
         return {"videos": len(self.dataset.source(data.train_split)), "class_names": list(self.dataset.class_names)}
 
     def new_state(self) -> State:
+        """Initialized, and started from `config.init_from` where there is one."""
         shardings = state_sharding(self.mesh, jax.eval_shape(self.init))
-        return jax.jit(self.init, out_shardings=shardings)()
+        state = jax.jit(self.init, out_shardings=shardings)()
+        if not self.config.init_from:
+            return state
+        total, taken = len(paths(state["params"])), len(self.weights)
+
+        def start(path, initial):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            return jax.device_put(self.weights.pop(name), initial.sharding) if name in self.weights else initial
+
+        params = jax.tree.map_with_path(start, state["params"])
+        print(f"{taken} of {total} parameters start from {self.config.init_from}, the others new")
+        return state | {"params": params} | ({"ema": jax.tree.map(jnp.copy, params)} if "ema" in state else {})
 
     def restore(self, checkpoints: Checkpoints, step: int) -> State:
         """Raises UserError where the dataset is not the one that the run was started on."""
@@ -85,7 +101,13 @@ def open_run(config: Config, workdir: Path) -> Run:
     feeding = preprocessing(config.model.name, model)
     graph, init = make_state(config, model, feeding, optimizer)
     steps = steps_per_epoch, total_steps
-    return Run(config, workdir, dataset, mesh, model, feeding, *steps, schedule, optimizer, graph, init)
+    weights = _weights(config, model, init) if config.init_from and not saved_steps(workdir) else {}
+    return Run(config, workdir, dataset, mesh, model, feeding, *steps, schedule, optimizer, graph, init, weights)
+
+
+def _weights(config: Config, model: ModelConfig, init: Any) -> dict[str, Any]:
+    shapes = {path: x.shape for path, x in paths(jax.eval_shape(init)["params"]).items()}
+    return initial_params(config.init_from, model, shapes, config.init_keep)
 
 
 def claim(workdir: Path, config: Config) -> None:

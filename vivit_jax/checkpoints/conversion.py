@@ -1,0 +1,170 @@
+"""Foreign parameters as tables: our path -> their names, and how one becomes the other."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from vivit_jax.architecture import ModelConfig, Preprocessing
+from vivit_jax.errors import UserError
+
+Tensors = Mapping[str, Callable[[], np.ndarray]]  # names and how to read each; nothing is read before it is asked for
+
+
+class Codec(NamedTuple):
+    """How one of our arrays becomes theirs, and back. `save` is also traced, for the shapes it gives."""
+
+    save: Callable[[Any], list[Any]]  # our array -> one of theirs for each of the rule's names
+    load: Callable[[Sequence[np.ndarray], tuple[int, ...]], np.ndarray]  # theirs and our shape -> our array
+
+
+class Rule(NamedTuple):
+    """A line of a format's table."""
+
+    ours: str  # a regular expression of our paths
+    theirs: tuple[str, ...]  # their names, with its groups filled in
+    codec: Codec
+
+
+SAME = Codec(lambda x: [x], lambda theirs, shape: theirs[0])
+LEADING_ONE = Codec(lambda x: [x[None]], lambda theirs, shape: theirs[0][0])
+TRANSPOSED = Codec(lambda x: [x.T], lambda theirs, shape: theirs[0].T)
+
+
+def positions_codec(cls: bool, first: int) -> Codec:
+    """[1, S, D] <-> CLS's row, or the rows from `first` on as a grid. What shares a name is concatenated."""
+    if cls:
+        return Codec(lambda x: [x[None]], lambda theirs, shape: theirs[0][0, :1])
+    return Codec(lambda x: [x.reshape(1, -1, x.shape[-1])], lambda theirs, shape: theirs[0][0, first:].reshape(shape))
+
+
+# torch: a linear layer is [outputs, inputs], a convolution [outputs, inputs, ...]. Ours: qkv [3, D, N, H].
+TORCH_CONV_2D = Codec(
+    lambda x: [x[0].transpose(3, 2, 0, 1)], lambda theirs, shape: theirs[0].transpose(2, 3, 1, 0)[None]
+)
+TORCH_CONV_3D = Codec(lambda x: [x.transpose(4, 3, 0, 1, 2)], lambda theirs, shape: theirs[0].transpose(2, 3, 4, 1, 0))
+
+
+def _torch_rows(x):
+    return x.transpose(1, 2, 0).reshape(-1, x.shape[0])  # [D, N, H] -> [N * H, D]
+
+
+def _from_torch_rows(rows, shape):
+    return rows.reshape(*shape[1:], shape[0]).transpose(2, 0, 1)
+
+
+TORCH_QKV = Codec(
+    lambda x: [x.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])],
+    lambda theirs, shape: theirs[0].reshape(3, *shape[2:], shape[1]).transpose(0, 3, 1, 2),
+)
+TORCH_QKV_BIAS = Codec(lambda x: [x.reshape(-1)], lambda theirs, shape: theirs[0].reshape(shape))
+TORCH_Q_K_V = Codec(
+    lambda x: [_torch_rows(x[i]) for i in range(3)],
+    lambda theirs, shape: np.stack([_from_torch_rows(rows, shape[1:]) for rows in theirs]),
+)
+TORCH_Q_K_V_BIAS = Codec(
+    lambda x: [x[i].reshape(-1) for i in range(3)],
+    lambda theirs, shape: np.stack([row.reshape(shape[1:]) for row in theirs]),
+)
+Q_K_V = Codec(lambda x: [x[i] for i in range(3)], lambda theirs, shape: np.stack(theirs))
+
+
+def out_kernel(heads: int) -> Codec:
+    """flax: [N, H, D]; ours: [N * H, D]."""
+    return Codec(
+        lambda x: [x.reshape(heads, -1, x.shape[-1])], lambda theirs, shape: theirs[0].reshape(-1, theirs[0].shape[-1])
+    )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint of any format, recognized and not yet read."""
+
+    source: str
+    config: ModelConfig
+    preprocessing: Preprocessing
+    labels: tuple[str, ...] | None
+    rules: Sequence[Rule]
+    tensors: Tensors
+    exact: bool = True  # whether ours is the same model; else it can only initialize others
+
+
+def match(path: str, rules: Sequence[Rule]) -> tuple[tuple[str, ...], Codec] | None:
+    """The names and codec of one of our paths; None where the format has no place for it."""
+    for rule in rules:
+        if found := re.fullmatch(rule.ours, path):
+            return tuple(found.expand(name) for name in rule.theirs), rule.codec
+    return None
+
+
+def ignored(name: str, ignore: Iterable[str]) -> bool:
+    """Whether a path or name has one of `ignore` among its parts: "head" and "blocks/0" are, "hea" is not."""
+    whole = f"/{name.replace('.', '/')}/"
+    return any(f"/{item.strip('/.').replace('.', '/')}/" in whole for item in ignore)
+
+
+def read(checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]], ignore: Sequence[str]) -> dict[str, np.ndarray]:
+    """Our arrays by path, float32, except for those of `ignore`.
+
+    Args:
+      shapes: every parameter of the model that `checkpoint.config` describes.
+      ignore: parts of our paths or of the file's names that may be missing, left over, or of another shape.
+    Raises:
+      UserError: lists, at once, all that the file lacks, has too much, or has in another shape.
+    """
+    tensors, expected = checkpoint.tensors, _expected(shapes, checkpoint.rules)
+    arrays: dict[str, np.ndarray] = {}
+    missing, wrong = [], []
+    for path, shape in shapes.items():
+        names, codec = match(path, checkpoint.rules) or ((path,), SAME)
+        if ignored(path, ignore) or any(ignored(name, ignore) for name in names):
+            continue
+        if absent := [name for name in names if name not in tensors]:
+            missing += absent
+            continue
+        theirs = [np.asarray(tensors[name](), np.float32) for name in names]
+        bad = [(n, x.shape) for n, x in zip(names, theirs, strict=True) if x.shape != expected[n]]
+        wrong += [f"{name} {list(shape)} for {list(expected[name])}" for name, shape in bad]
+        if not bad:
+            arrays[path] = codec.load(theirs, tuple(shape))
+    left = [name for name in tensors if name not in expected and not ignored(name, ignore)]
+    _complain(checkpoint.source, missing, left, wrong)
+    return arrays
+
+
+def _expected(shapes: Mapping[str, tuple[int, ...]], rules: Sequence[Rule]) -> dict[str, tuple[int, ...]]:
+    """The names and shapes that a file of this format holds."""
+    tensors: dict[str, tuple[int, ...]] = {}
+    for path, shape in shapes.items():
+        names, codec = match(path, rules) or ((path,), SAME)
+        theirs = jax.eval_shape(codec.save, jax.ShapeDtypeStruct(shape, np.float32))
+        for name, x in zip(names, theirs, strict=True):
+            shared = tensors.get(name)  # the rows of one table
+            tensors[name] = x.shape if shared is None else (1, shared[1] + x.shape[1], x.shape[2])
+    return tensors
+
+
+def _complain(source: str, missing: list[str], left: list[str], wrong: list[str]) -> None:
+    parts = [
+        f"{what} {', '.join(dict.fromkeys(names))}"
+        for what, names in (("missing", missing), ("unexpected", left), ("of another shape", wrong))
+        if names
+    ]
+    if parts:
+        raise UserError(
+            f"{source}: the weights are not this model's: {'; '.join(parts)}. Name what should be left out, as in "
+            'ignore=("head",)'
+        )
+
+
+def write(params: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> dict[str, np.ndarray]:
+    """Their tensors of our arrays: the inverse of `read`."""
+    tensors: dict[str, list[np.ndarray]] = {}
+    for path, value in sorted(params.items()):  # positions/cls comes before positions/space
+        names, codec = match(path, rules) or ((path,), SAME)
+        for name, x in zip(names, codec.save(value), strict=True):
+            tensors.setdefault(name, []).append(x)
+    return {name: np.ascontiguousarray(np.concatenate(x, 1) if len(x) > 1 else x[0]) for name, x in tensors.items()}

@@ -1,0 +1,120 @@
+"""Starting a video model from another one's weights: an image ViT's, or those of a video model of another size."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from vivit_jax.architecture import ModelConfig
+from vivit_jax.checkpoints.conversion import Checkpoint, ignored, read
+from vivit_jax.checkpoints.pretrained import abstract_model, open_checkpoint, paths
+from vivit_jax.errors import UserError
+from vivit_jax.models.attention import SCHEMES
+from vivit_jax.models.initializers import inflate
+from vivit_jax.models.tokenizers import resize_axis
+
+Origin = tuple[str, Callable[[np.ndarray], np.ndarray]]  # a path of the source, and what becomes of its array
+KEEP = ("heads", "pre_logits")  # new, unless asked for
+
+
+def initial_params(
+    source: str | Checkpoint, config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], keep: Sequence[str] = KEEP
+) -> dict[str, np.ndarray]:
+    """What a model of `config` takes over from `source`, by path; the rest of it stays as it was initialized.
+
+    Positions are tiled over time where the source is an image model, and resized by corner-aligned linear zoom where
+    the grid is another (ViViT 3.4). Its kernel becomes the tubelets' as `config.embedding_initializer` says, and stays
+    random if that is "random". An image model's attention goes to every step of a block. Where a step ends in a
+    zero-initialized projection (TimeSformer) its norm is taken over as well; the temporal norm of ViViT's factorized
+    self-attention, and the temporal encoder of the factorized encoder, stay new, as released.
+
+    Args:
+      source: what `load_model` reads.
+      shapes: every parameter of the new model.
+      keep: parts of paths that stay as they were initialized. ("heads", "pre_logits", "encoder/cls") is what the
+        released ViViT code does for a factorized encoder: it leaves the image model's CLS token behind.
+    Raises:
+      UserError: the two do not fit: lists every parameter that has no origin, or one of another shape.
+    """
+    checkpoint = open_checkpoint(source) if isinstance(source, str) else source
+    theirs = {path: x.shape for path, x in paths(abstract_model(checkpoint.config, checkpoint)).items()}
+    arrays = read(checkpoint, theirs, keep)
+    _check_depth(checkpoint, config)
+    new, problems = {}, []
+    for path, shape in shapes.items():
+        if ignored(path, keep):
+            continue
+        origin = _origin(path, shape, checkpoint.config, config, arrays)
+        if origin is None:
+            continue
+        value = origin[1](arrays[origin[0]])
+        if value.shape == tuple(shape):
+            new[path] = value
+        else:
+            problems.append(f"{path} {list(arrays[origin[0]].shape)} for {list(shape)}")
+    if problems:
+        raise UserError(f"config.init_from: {checkpoint.source} does not fit the model: {', '.join(problems)}")
+    return new
+
+
+def _check_depth(checkpoint: Checkpoint, config: ModelConfig) -> None:
+    theirs = checkpoint.config
+    names = ["num_layers", "num_heads"]
+    names += ["temporal_layers"] if theirs.attention == config.attention == "factorized_encoder" else []
+    for name in names:
+        if getattr(theirs, name) != getattr(config, name):
+            there = getattr(theirs, name)
+            raise UserError(f"config.model.{name}: {getattr(config, name)}, but {checkpoint.source} has {there}")
+
+
+def _origin(path: str, shape, theirs: ModelConfig, ours: ModelConfig, arrays: Mapping[str, Any]) -> Origin | None:
+    """Where one of our parameters comes from; None where it stays as it is."""
+    if path == "embedding/kernel":
+        return _kernel(shape, theirs, ours)
+    if path.endswith("/positions/space"):
+        return (path, lambda x: _resized(x, shape, theirs, ours)) if path in arrays else None
+    if path.endswith("/positions/time"):
+        return (path, lambda x: _zoom(x, 0, shape[0])) if path in arrays else None
+    parts = path.split("/")
+    if parts[0] == "encoder" and parts[3:4] == ["attention"]:
+        return _attention(parts, theirs, ours, arrays)
+    return (path, lambda x: x) if path in arrays else None
+
+
+def _kernel(shape, theirs: ModelConfig, ours: ModelConfig) -> Origin | None:
+    if theirs.tubelet_size == ours.tubelet_size:
+        return "embedding/kernel", lambda x: x
+    if ours.embedding_initializer == "random" and theirs.tubelet_size == 1:
+        return None
+    frames, how = shape[0], ours.embedding_initializer
+    # From one tubelet to another there is no rule: its shape is then reported.
+    return "embedding/kernel", lambda x: np.asarray(inflate(jnp.asarray(x[0]), frames, how)) if len(x) == 1 else x
+
+
+def _zoom(table: np.ndarray, axis: int, size: int) -> np.ndarray:
+    return np.asarray(resize_axis(jnp.asarray(table), axis, size, "linear"))
+
+
+def _resized(table: np.ndarray, shape, theirs: ModelConfig, ours: ModelConfig) -> np.ndarray:
+    """Rows and columns by zoom; time by tiling what an image had, and by zoom what a video had."""
+    for axis in (1, 2):
+        table = _zoom(table, axis, shape[axis])
+    if table.shape[0] == 1:
+        return np.tile(table, (shape[0], 1, 1, 1))
+    return _zoom(table, 0, shape[0]) if shape[0] > 1 else table
+
+
+def _attention(parts: list[str], theirs: ModelConfig, ours: ModelConfig, arrays: Mapping[str, Any]) -> Origin | None:
+    """The step over the same axes, or the only one that an image model has."""
+    step = SCHEMES[ours.attention].steps[int(parts[4])]
+    steps = SCHEMES[theirs.attention].steps
+    same = [index for index, other in enumerate(steps) if other.axes == step.axes]
+    if not same and len(steps) > 1:
+        raise UserError(f"config.model.attention: {ours.attention!r} has no counterpart in {theirs.attention!r}")
+    index = same[0] if same else 0
+    path = "/".join([*parts[:4], str(index), *parts[5:]])
+    added = not same and step.axes == ("time",) and not step.project
+    if path not in arrays or (added and parts[5] == "norm"):
+        return None
+    return path, lambda x: x

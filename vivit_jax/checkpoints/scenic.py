@@ -1,0 +1,178 @@
+"""ViViT checkpoints of Scenic: one flax msgpack file with `optimizer/target`, `target/params` or `params`."""
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vivit_jax.architecture import ModelConfig
+from vivit_jax.checkpoints.conversion import (
+    LEADING_ONE,
+    Q_K_V,
+    SAME,
+    Checkpoint,
+    Codec,
+    Rule,
+    Tensors,
+    out_kernel,
+    positions_codec,
+)
+from vivit_jax.checkpoints.msgpack_file import read_msgpack
+from vivit_jax.errors import UserError
+from vivit_jax.variants import preprocessing
+
+LAYOUTS = ("optimizer/target/params/", "optimizer/target/", "target/params/", "params/")  # where the parameters are
+_IMAGE_KERNEL = Codec(lambda x: [x[0]], lambda theirs, shape: theirs[0][None])
+
+
+def rules(config: ModelConfig, image_kernel: bool) -> list[Rule]:
+    """The table of Scenic's names; `image_kernel` where the embedding's kernel is [h, w, 3, D]."""
+    two = config.attention == "factorized_encoder"
+    table = [
+        Rule(r"embedding/kernel", ("embedding/kernel",), _IMAGE_KERNEL if image_kernel else SAME),
+        Rule(r"embedding/bias", ("embedding/bias",), SAME),
+        Rule(r"pre_logits/(\w+)", (r"pre_logits/\1",), SAME),
+        Rule(r"heads/head/(\w+)", (r"output_projection/\1",), SAME),
+        Rule(r"heads/(\w+)/(\w+)", (r"output_projection_\1/\2",), SAME),
+    ]
+    table += _encoder("encoder", "SpatialTransformer" if two else "Transformer", config.num_heads, config)
+    if two:
+        table += _encoder("temporal_encoder", "TemporalTransformer", config.temporal_heads or config.num_heads, config)
+    return table
+
+
+def _encoder(ours: str, theirs: str, heads: int, config: ModelConfig) -> list[Rule]:
+    cls = f"cls_{theirs}" if config.attention == "factorized_encoder" else "cls"
+    has_cls = config.pool == "cls"
+    positions = (f"{theirs}/posembed_input/pos_embedding",)
+    block, layer = rf"{ours}/blocks/(\d+)/", rf"{theirs}/encoderblock_\1/"
+    table = [
+        Rule(rf"{ours}/cls", (cls,), LEADING_ONE),
+        Rule(rf"{ours}/positions/cls", positions, positions_codec(True, 0)),
+        Rule(rf"{ours}/positions/space", positions, positions_codec(False, int(has_cls))),
+        Rule(rf"{ours}/norm/(\w+)", (rf"{theirs}/encoder_norm/\1",), SAME),
+    ]
+    if config.attention.startswith("factorized_self_attention"):
+        axes = ("time", "space") if config.attention.endswith("time_space") else ("space", "time")
+        attentions = [(f"LayerNorm_{name}", f"MultiHeadDotProductAttention_{name}") for name in axes]
+        mlp_norm, mlp = "LayerNorm_mlp", "MlpBlock"
+    else:
+        attentions, mlp_norm, mlp = [("LayerNorm_0", "MultiHeadDotProductAttention_0")], "LayerNorm_1", "MlpBlock_0"
+    for index, (norm, attention) in enumerate(attentions):
+        step, name = f"{block}attention/{index}/", f"{layer}{attention}/"
+        table += [
+            Rule(rf"{step}norm/(\w+)", (rf"{layer}{norm}/\2",), SAME),
+            Rule(rf"{step}qkv", tuple(f"{name}{x}/kernel" for x in ("query", "key", "value")), Q_K_V),
+            Rule(rf"{step}qkv_bias", tuple(f"{name}{x}/bias" for x in ("query", "key", "value")), Q_K_V),
+            Rule(rf"{step}out/kernel", (f"{name}out/kernel",), out_kernel(heads)),
+            Rule(rf"{step}out/bias", (f"{name}out/bias",), SAME),
+        ]
+    table += [
+        Rule(rf"{block}mlp/norm/(\w+)", (rf"{layer}{mlp_norm}/\2",), SAME),
+        Rule(rf"{block}mlp/up/(\w+)", (rf"{layer}{mlp}/Dense_0/\2",), SAME),
+        Rule(rf"{block}mlp/down/(\w+)", (rf"{layer}{mlp}/Dense_1/\2",), SAME),
+    ]
+    return table
+
+
+def open_checkpoint(path: Path, given: Mapping[str, Any]) -> Checkpoint:
+    """Recognizes the model by its names and shapes; `given` decides what they leave open.
+
+    Raises:
+      UserError: the file is none of a ViViT, or leaves open what was not given.
+    """
+    tensors = read_msgpack(path, LAYOUTS)
+    config, image_kernel = infer(str(path), tensors, given)
+    return Checkpoint(str(path), config, preprocessing("vivit", config), None, rules(config, image_kernel), tensors)
+
+
+def infer(source: str, tensors: Tensors, given: Mapping[str, Any]) -> tuple[ModelConfig, bool]:
+    """The architecture from names and shapes, and whether the embedding's kernel is an image's."""
+    names = set(tensors)
+    two = any(name.startswith("SpatialTransformer/") for name in names)
+    encoder = "SpatialTransformer" if two else "Transformer"
+    if not {"embedding/kernel", f"{encoder}/posembed_input/pos_embedding"} <= names:
+        raise UserError(f"{source}: is not a ViViT; it has no embedding/kernel or no {encoder}/posembed_input")
+    *tubelet, _, width = tensors["embedding/kernel"]().shape
+    image_kernel, patch = len(tubelet) == 2, (tubelet[-2], tubelet[-1])
+    tubelet_size = 1 if image_kernel else tubelet[0]
+    has_cls = any(name == "cls" or name.startswith("cls_") for name in names)
+    steps, side = _grid(source, tensors, (tubelet_size, *patch), has_cls, given)
+    fields: dict[str, Any] = _layers("", encoder, tensors)
+    fields |= _layers("temporal_", "TemporalTransformer", tensors) if two else {}
+    config = ModelConfig(
+        num_classes=_heads(tensors),
+        num_frames=steps * tubelet_size,
+        image_size=(side * patch[0], side * patch[1]),
+        patch_size=patch,
+        tubelet_size=tubelet_size,
+        width=width,
+        attention=_attention(source, names, has_cls, given),
+        pool="cls" if has_cls else given.get("pool", "mean"),
+        representation_size=tensors["pre_logits/kernel"]().shape[1] if "pre_logits/kernel" in names else 0,
+        **fields,
+    )
+    return config, image_kernel
+
+
+def _attention(source: str, names: set[str], has_cls: bool, given: Mapping[str, Any]) -> Any:
+    if any(name.startswith("SpatialTransformer/") for name in names):
+        return "factorized_encoder"
+    if any("MultiHeadDotProductAttention_time/" in name for name in names):
+        choices = ("factorized_self_attention", "factorized_self_attention_time_space")
+    else:
+        choices = ("joint",) if has_cls else ("factorized_dot_product", "joint")
+    if len(choices) > 1 and given.get("attention") not in choices:
+        warnings.warn(
+            f"{source}: the file does not tell attention={choices[0]!r} from {choices[1]!r}, which have the same "
+            f"parameters; taken as the first. Give attention= to decide",
+            stacklevel=2,
+        )
+    return given["attention"] if given.get("attention") in choices else choices[0]
+
+
+def _layers(prefix: str, encoder: str, tensors: Tensors) -> dict[str, int]:
+    layers = {int(m[1]) for name in tensors if (m := re.match(rf"{encoder}/encoderblock_(\d+)/", name))}
+    block = next(n for n in tensors if n.startswith(f"{encoder}/encoderblock_0/") and n.endswith("query/kernel"))
+    mlp = next(n for n in tensors if n.startswith(f"{encoder}/encoderblock_0/") and n.endswith("Dense_0/kernel"))
+    _, heads, _ = tensors[block]().shape
+    keys = (
+        ("temporal_layers", "temporal_heads", "temporal_mlp_dim") if prefix else ("num_layers", "num_heads", "mlp_dim")
+    )
+    return dict(zip(keys, (len(layers), heads, tensors[mlp]().shape[1]), strict=True))
+
+
+def _grid(source: str, tensors: Tensors, tubelet, has_cls: bool, given: Mapping[str, Any]) -> tuple[int, int]:
+    """Time steps and side of the table of positions, which the file keeps flat."""
+    if (name := "SpatialTransformer/posembed_input/pos_embedding") in tensors:
+        steps = tensors["TemporalTransformer/posembed_input/pos_embedding"]().shape[1] - has_cls
+        tokens = steps * (tensors[name]().shape[1] - has_cls)
+        fits = [(steps, _root(tokens // steps))]
+    else:
+        tokens = tensors["Transformer/posembed_input/pos_embedding"]().shape[1] - has_cls
+        fits = [(steps, _root(tokens // steps)) for steps in range(1, tokens + 1) if tokens % steps == 0]
+    fits = [(steps, side) for steps, side in fits if side]
+    sizes = given.get("image_size")
+    sizes = (sizes, sizes) if isinstance(sizes, int) else sizes
+    for steps, side in fits:
+        pixels = (side * tubelet[1], side * tubelet[2])
+        frames_fit = (given.get("sampled_frames") or given.get("num_frames")) == steps * tubelet[0]
+        # What was published has 32 frames in tubelets of 2.
+        if len(fits) == 1 or frames_fit or (sizes and tuple(sizes) == pixels) or (steps == 16 and side >= 7):
+            return steps, side
+    grids = ", ".join(f"{steps} x {side} x {side}" for steps, side in fits) or "no square grid"
+    raise UserError(f"{source}: its {tokens} positions could be {grids}; give num_frames or image_size")
+
+
+def _root(number: int) -> int:
+    """The square root, 0 where it is no integer."""
+    root = round(number**0.5)
+    return root if root * root == number else 0
+
+
+def _heads(tensors: Tensors) -> Any:
+    names = [n for n in tensors if re.fullmatch(r"output_projection\w*/kernel", n)]
+    if len(names) <= 1:  # without any, reading will say what is missing
+        return tensors[names[0]]().shape[1] if names else 1
+    return tuple((n.split("/")[0].removeprefix("output_projection_"), tensors[n]().shape[1]) for n in names)

@@ -1,0 +1,80 @@
+"""Checkpoints of our own runs, as a source of weights."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from vivit_jax.checkpoints.conversion import SAME, Checkpoint, Rule
+from vivit_jax.checkpoints.training import saved_steps
+from vivit_jax.config import from_dict
+from vivit_jax.errors import UserError
+from vivit_jax.variants import preprocessing
+
+Which = int | Literal["latest", "best"]
+
+
+def open_checkpoint(workdir: Path, which: Which) -> Checkpoint:
+    """The parameters that the run would evaluate, of one of its steps.
+
+    Raises:
+      UserError: there is no such checkpoint, or it cannot be read.
+    """
+    config = from_dict(json.loads((workdir / "config.json").read_text(encoding="utf-8")))
+    step = _step(workdir, which)
+    folder = workdir / "checkpoints" / str(step)
+    try:
+        classes = json.loads((folder / "data" / "metadata").read_text(encoding="utf-8"))["class_names"]
+        params = _params(folder / "state")
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder}: cannot be read ({str(error).splitlines()[0]})") from error
+    model = config.model.architecture(len(classes))
+    flat = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in jax.tree.leaves_with_path(params)}
+    tensors = {name: lambda x=x: x for name, x in flat.items()}
+    labels = tuple(classes) if model.num_classes == len(classes) else None
+    rules = [Rule(r"(.*)", (r"\1",), SAME)]
+    return Checkpoint(str(workdir), model, preprocessing(config.model.name, model), labels, rules, tensors)
+
+
+def _params(folder: Path) -> Any:
+    """The averaged parameters where there are some; the optimizer's state is not read."""
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        tree = checkpointer.metadata(folder).item_metadata.tree
+        name = "ema" if "ema" in tree else "params"
+        wanted = {name: jax.tree.map(lambda x: np.empty(x.shape, x.dtype), tree[name])}
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        return checkpointer.restore(
+            folder, args=ocp.args.PyTreeRestore(wanted, restore_args=how, partial_restore=True)
+        )[name]
+
+
+def _step(workdir: Path, which: Which) -> int:
+    steps = saved_steps(workdir)
+    if not steps:
+        raise UserError(f"{workdir}: holds no checkpoint yet")
+    if which == "latest":
+        return steps[-1]
+    if which == "best":
+        scores = {step: score for step, score in _scores(workdir).items() if step in steps}
+        if not scores:
+            raise UserError(f"{workdir}: none of its checkpoints ({', '.join(map(str, steps))}) was evaluated")
+        return max(scores, key=lambda step: (scores[step], step))
+    if which not in steps:
+        raise UserError(f"{workdir}: has no checkpoint of step {which}; its steps are {', '.join(map(str, steps))}")
+    return int(which)
+
+
+def _scores(workdir: Path) -> dict[int, float]:
+    """Validation top-1 by step, of the log and of the final evaluation."""
+    log = workdir / "log.jsonl"
+    lines = [json.loads(x) for x in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    scores = {line["step"]: line["validation/top_1"] for line in lines if "validation/top_1" in line}
+    final = workdir / "metrics.json"
+    if final.exists():
+        values = json.loads(final.read_text(encoding="utf-8"))
+        if "validation" in values:
+            scores[values["step"]] = values["validation"]["top_1"]
+    return scores
