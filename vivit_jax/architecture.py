@@ -50,6 +50,7 @@ class ModelConfig:
     position_resize: Literal["linear", "nearest"] = "linear"  # when the input's grid is another
     representation_size: int = 0  # ViT's tanh layer before the head; 0: none
     gelu: Literal["tanh", "exact"] = "tanh"
+    layer_norm_eps: float = 1e-6
     initializer: Literal["xavier", "truncated_normal"] = "xavier"
     embedding_initializer: Literal["random", "central_frame", "inflation"] = "random"  # of the tubelets' kernel
     dropout: float = 0.0
@@ -62,6 +63,8 @@ class ModelConfig:
     def __post_init__(self):
         self._check_sizes()
         self._check_scheme()
+        if self.layer_norm_eps <= 0:
+            raise UserError(f"model.layer_norm_eps: {self.layer_norm_eps} is not above 0")
         for name in ("dropout", "attention_dropout", "stochastic_depth"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"model.{name}: {getattr(self, name)} is not between 0 and 1")

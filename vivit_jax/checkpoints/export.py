@@ -68,7 +68,7 @@ def _theirs(model_type: str, config: ModelConfig) -> dict[str, Any]:
         "image_size": config.image_size[0],
         "num_channels": 3,
         "qkv_bias": True,
-        "layer_norm_eps": 1e-6,
+        "layer_norm_eps": config.layer_norm_eps,
         "hidden_act": "gelu" if config.gelu == "exact" else "gelu_pytorch_tanh",
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
@@ -82,7 +82,7 @@ def _theirs(model_type: str, config: ModelConfig) -> dict[str, Any]:
         **shared,
         "patch_size": config.patch_size[0],
         "attention_type": attention,
-        "drop_path_rate": config.stochastic_depth,
+        "drop_path_rate": 0,  # transformers 5 wants an integer; ours is kept beside it
     }
 
 

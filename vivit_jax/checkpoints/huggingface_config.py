@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,9 +59,11 @@ def architecture(name: str, model_type: str, values: dict[str, Any], tensors: Te
     """Raises UserError for what would give other numbers."""
     if "video_size" in values:  # as the first ViViTs were written
         values["num_frames"], values["image_size"], _ = values["video_size"]
-    values = (VIVIT_DEFAULTS if model_type == "vivit" else DEFAULTS) | values
     image = model_type in ("vit", "deit")
-    _check(name, values, image)
+    values = (
+        (VIVIT_DEFAULTS if model_type == "vivit" else DEFAULTS) | ({"layer_norm_eps": 1e-12} if image else {}) | values
+    )
+    _check(name, values)
     tubelet = values["tubelet_size"] if model_type == "vivit" else (1, *_pair(values["patch_size"]))
     fields: dict[str, Any] = {}
     if model_type == "timesformer":
@@ -81,6 +82,7 @@ def architecture(name: str, model_type: str, values: dict[str, Any], tensors: Te
         num_heads=values["num_attention_heads"],
         mlp_dim=values["intermediate_size"],
         representation_size=pooler().shape[0] if pooler else 0,
+        layer_norm_eps=float(values["layer_norm_eps"]),
         gelu="exact" if GELU[values["hidden_act"]] == "exact" else "tanh",
         dropout=float(values.get("hidden_dropout_prob", 0.0)),
         attention_dropout=float(values.get("attention_probs_dropout_prob", 0.0)),
@@ -89,7 +91,7 @@ def architecture(name: str, model_type: str, values: dict[str, Any], tensors: Te
     )
 
 
-def _check(name: str, values: dict[str, Any], image: bool) -> None:
+def _check(name: str, values: dict[str, Any]) -> None:
     if values["hidden_act"] not in GELU:
         raise UserError(f"{name}: config.json: hidden_act {values['hidden_act']!r} is none of {', '.join(GELU)}")
     if values["attention_type"] not in ATTENTION:
@@ -97,8 +99,6 @@ def _check(name: str, values: dict[str, Any], image: bool) -> None:
         raise UserError(f"{name}: config.json: attention_type {values['attention_type']!r} is none of {known}")
     if not values.get("qkv_bias", True):
         raise UserError(f"{name}: config.json: qkv_bias is false; models without it cannot be expressed")
-    if not image and not math.isclose(values["layer_norm_eps"], 1e-6):  # images' 1e-12 makes no difference
-        raise UserError(f"{name}: config.json: layer_norm_eps {values['layer_norm_eps']} is not 1e-6")
 
 
 def feeding(directory: Path, model_type: str, config: ModelConfig) -> Preprocessing:

@@ -107,15 +107,12 @@ def _download(name: str) -> Path:
         directory = Path(snapshot_download(name, allow_patterns=patterns))
         if not list(directory.glob("model*.safetensors")):
             directory = Path(snapshot_download(name, allow_patterns=[*patterns, "pytorch_model.bin"]))
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, OSError) as error:
-        if isinstance(error, HfHubHTTPError):
-            code = error.response.status_code if error.response is not None else ""
-            raise UserError(
-                f"{name}: the Hugging Face Hub has no such repository, or it is private ({code})"
-            ) from error
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
         raise UserError(f"{name}: is not in the cache, and the Hugging Face Hub cannot be reached") from error
     except (HfHubHTTPError, HFValidationError) as error:
-        raise UserError(f"{name}: the Hugging Face Hub has no such repository, or it is private") from error
+        raise UserError(f"{name}: the Hugging Face Hub has no such repository, or it is private or gated") from error
+    except OSError as error:
+        raise UserError(f"{name}: cannot be downloaded: {error.strerror or error}") from error
     return directory
 
 

@@ -147,22 +147,30 @@ def _grid(source: str, tensors: Tensors, tubelet, has_cls: bool, given: Mapping[
     """Time steps and side of the table of positions, which the file keeps flat."""
     if (name := "SpatialTransformer/posembed_input/pos_embedding") in tensors:
         steps = tensors["TemporalTransformer/posembed_input/pos_embedding"]().shape[1] - has_cls
-        tokens = steps * (tensors[name]().shape[1] - has_cls)
-        fits = [(steps, _root(tokens // steps))]
+        fits = [(steps, _root(tensors[name]().shape[1] - has_cls))]
     else:
         tokens = tensors["Transformer/posembed_input/pos_embedding"]().shape[1] - has_cls
         fits = [(steps, _root(tokens // steps)) for steps in range(1, tokens + 1) if tokens % steps == 0]
     fits = [(steps, side) for steps, side in fits if side]
     sizes = given.get("image_size")
     sizes = (sizes, sizes) if isinstance(sizes, int) else sizes
+    frames = given.get("sampled_frames") or given.get("num_frames")
     for steps, side in fits:
-        pixels = (side * tubelet[1], side * tubelet[2])
-        frames_fit = (given.get("sampled_frames") or given.get("num_frames")) == steps * tubelet[0]
-        # What was published has 32 frames in tubelets of 2.
-        if len(fits) == 1 or frames_fit or (sizes and tuple(sizes) == pixels) or (steps == 16 and side >= 7):
+        if frames == steps * tubelet[0] or (sizes and tuple(sizes) == (side * tubelet[1], side * tubelet[2])):
             return steps, side
+    # What was published has 32 frames in tubelets of 2.
+    likely = [fit for fit in fits if fit[0] == 16 and fit[1] >= 7] or [fit for fit in fits if fit[0] > 1 and fit[1] > 3]
     grids = ", ".join(f"{steps} x {side} x {side}" for steps, side in fits) or "no square grid"
-    raise UserError(f"{source}: its {tokens} positions could be {grids}; give num_frames or image_size")
+    if len(fits) > 1 and len(likely) == 1:
+        steps, side = likely[0]
+        if steps != 16:
+            taken = f"taken as {steps} x {side} x {side}"
+            warnings.warn(
+                f"{source}: its positions could be of {grids} tokens; {taken}. Give num_frames to decide", stacklevel=2
+            )
+    if len(fits) != 1 and len(likely) != 1:
+        raise UserError(f"{source}: its positions could be of {grids} tokens; give num_frames or image_size")
+    return fits[0] if len(fits) == 1 else likely[0]
 
 
 def _root(number: int) -> int:

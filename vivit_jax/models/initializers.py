@@ -43,8 +43,8 @@ def linear(config: ModelConfig, inputs: int, outputs: int, rngs: nnx.Rngs, **kwa
 
 
 def layer_norm(config: ModelConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm as in both releases: eps 1e-6, statistics in float32."""
-    return nnx.LayerNorm(config.width, epsilon=1e-6, dtype=jnp.dtype(config.dtype), rngs=rngs)
+    """LayerNorm as in both releases, statistics in float32."""
+    return nnx.LayerNorm(config.width, epsilon=config.layer_norm_eps, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
 
 def tiny_normal(key: jax.Array, shape, dtype=jnp.float32) -> jax.Array:

@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange, reduce
 from flax import nnx
 
@@ -55,7 +56,9 @@ class VideoTransformer(nnx.Module):
             }
         )
 
-    def __call__(self, video: jax.Array, *, key: jax.Array | None = None, return_taps: bool | str = False) -> Any:
+    def __call__(
+        self, video: jax.Array | np.ndarray, *, key: jax.Array | None = None, return_taps: bool | str = False
+    ) -> Any:
         """Classifies normalized video.
 
         Args:
@@ -82,16 +85,18 @@ class VideoTransformer(nnx.Module):
             logits = logits["head"]
         return (logits, taps | {"features": features}) if return_taps else logits
 
-    def features(self, video: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+    def features(self, video: jax.Array | np.ndarray, *, key: jax.Array | None = None) -> jax.Array:
         """What the head sees: [B, t, h, w, 3] -> [B, D]."""
         return self._features(video, key, False)[0]
 
-    def _features(self, video: jax.Array, key: jax.Array | None, taps: Taps) -> tuple[jax.Array, dict[str, Any]]:
+    def _features(
+        self, video: jax.Array | np.ndarray, key: jax.Array | None, taps: Taps
+    ) -> tuple[jax.Array, dict[str, Any]]:
         if video.ndim != 5 or video.shape[-1] != 3 or not jnp.issubdtype(video.dtype, jnp.floating):
             raise UserError(f"video: {video.dtype}{list(video.shape)} is not normalized float [B, T, H, W, 3]")
         self._check_grid(self.config.grid_of(*video.shape[1:4]))
         key_encoder, key_temporal = keys_of(key, 2)
-        x = self.embedding(video)  # [B, T, H, W, D]
+        x = self.embedding(jnp.asarray(video))  # [B, T, H, W, D]
         seen: dict[str, Any] = {"embedding": x}
         per_frame, batch = SCHEMES[self.config.attention].per_frame, x.shape[0]
         if per_frame:
