@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -299,3 +300,13 @@ def test_a_workdir_gives_what_it_would_evaluate(data_dir, tmp_path):
         vivit_jax.load_model(tmp_path, step=3)
     vivit_jax.save_pretrained(latest, tmp_path / "exported")
     same(vivit_jax.load_model(tmp_path / "exported"), latest)
+
+
+def test_the_command_line_converts(tmp_path):
+    script = [sys.executable, "scripts/convert_checkpoint.py"]
+    done = runs.run([*script, str(GOLDENS / "hf_vivit_dir"), str(tmp_path / "out"), "--field=num_frames=8"])
+    assert done.stdout.strip().endswith("joint, 5 classes, 8 frames"), done.stderr
+    assert vivit_jax.load_model(tmp_path / "out").config.num_frames == 8
+    done = runs.run([*script, str(tmp_path / "nothing"), str(tmp_path / "other")])
+    assert "is no file, no directory" in runs.error_line(done) and not (tmp_path / "other").exists()
+    assert "SOURCE and TARGET" in runs.error_line(runs.run([*script, str(tmp_path / "out")]))

@@ -111,6 +111,15 @@ def test_stochastic_depth_of_one_leaves_the_residual_path_alone(case, scan):
     np.testing.assert_allclose(dropped, nnx.jit(lambda model: model(video()))(one), atol=1e-5)
 
 
+@pytest.mark.parametrize("positions", ["none", "space", "space_time", "joint"])
+def test_the_order_of_frames_counts_where_positions_say_it(positions):
+    """TimeSformer table 4: without positions in time the frames are a set."""
+    model = make("timesformer_b", positions=positions)
+    call = nnx.jit(lambda model, x: model(x))
+    difference = np.abs(call(model, video()) - call(model, video()[:, jnp.array([2, 0, 3, 1])])).max()
+    assert difference < 1e-5 if positions in ("none", "space") else difference > 1e-3
+
+
 def test_dropout_keeps_the_mean():
     x = jnp.full((4, 5000), 2.0)
     np.testing.assert_allclose(dropout(x, 0.3, jax.random.key(0)).mean(), 2.0, rtol=0.05)
