@@ -11,10 +11,12 @@ import originals
 import runs
 import vivit_jax
 from models import TINY, randomize
+from vivit_jax.architecture import Preprocessing
 from vivit_jax.checkpoints import scenic
 from vivit_jax.checkpoints.conversion import Checkpoint
 from vivit_jax.checkpoints.initialize import KEEP, initial_params
 from vivit_jax.checkpoints.pretrained import filled, paths
+from vivit_jax.data.augment import normalize
 from vivit_jax.errors import UserError
 from vivit_jax.training import loop
 from vivit_jax.training.run import open_run
@@ -49,7 +51,8 @@ def test_as_the_original_does(name):
     tensors = {key: lambda x=x: x for key, x in section("restored/").items()}
     config, image_kernel = scenic.infer("image", tensors, {"num_frames": 1})
     image = Checkpoint("image", config, model.preprocessing, None, scenic.rules(config, image_kernel), tensors)
-    ours = before | initial_params(image, model.config, {path: x.shape for path, x in paths(model).items()}, keep)
+    shapes = {path: x.shape for path, x in paths(model).items()}
+    ours = before | initial_params(image, model.config, model.preprocessing, shapes, keep)
     for path, wanted in after.items():
         if "resize" in name and path.endswith("positions/space"):
             np.testing.assert_allclose(ours[path], wanted, atol=1e-6)
@@ -71,7 +74,7 @@ def started(name, source, **fields):
     """A model, newly initialized, with what it takes over."""
     model = vivit_jax.create_model(name, 5, **TINY | dict(gelu="tanh") | fields)
     arrays = dict(paths(model))
-    new = initial_params(source, model.config, {path: x.shape for path, x in arrays.items()})
+    new = initial_params(source, model.config, model.preprocessing, {path: x.shape for path, x in arrays.items()})
     return filled(model, arrays | new), set(new)
 
 
@@ -137,6 +140,18 @@ def test_from_a_video_model_to_a_longer_and_larger_one(tmp_path):
         paths(model)["encoder/blocks/1/attention/0/project/kernel"],
         paths(source)["encoder/blocks/1/attention/0/project/kernel"],
     )
+
+
+def test_a_video_model_that_was_fed_otherwise_sees_the_same(tmp_path):
+    source = randomize(vivit_jax.create_model("timesformer_b", 5, **TINY))
+    other = Preprocessing(4, 8.0, (32, 32), (0.2, 0.4, 0.5), (0.1, 0.3, 0.25), "BGR")
+    source.preprocessing = other
+    vivit_jax.save_pretrained(source, tmp_path)
+    model, _ = started("timesformer_b", str(tmp_path), gelu="exact")
+    pixels = jax.random.randint(jax.random.key(0), (2, 4, 32, 32, 3), 0, 256).astype(jnp.uint8)
+    assert model.preprocessing != other
+    seen, wanted = (m.features(normalize(pixels, m.preprocessing)) for m in (model, source))
+    np.testing.assert_allclose(seen, wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize(

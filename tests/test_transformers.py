@@ -72,7 +72,8 @@ def test_image_models_of_transformers_initialize_ours(kind, tmp_path):
     original.save_pretrained(tmp_path)
     sizes = dict(width=32, num_layers=2, num_heads=4, mlp_dim=64, image_size=32, patch_size=8, num_frames=4)
     model = vivit_jax.create_model("timesformer_b", 5, **sizes)
-    new = initial_params(str(tmp_path), model.config, {path: x.shape for path, x in paths(model).items()})
+    shapes = {path: x.shape for path, x in paths(model).items()}
+    new = initial_params(tmp_path, model.config, model.preprocessing, shapes)
     weights = load_file(tmp_path / "model.safetensors")
     name = next(key for key in weights if key.endswith("layer.1.intermediate.dense.weight"))
     np.testing.assert_array_equal(new["encoder/blocks/1/mlp/up/kernel"], weights[name].T)

@@ -1,12 +1,13 @@
 """Starting a video model from another one's weights: an image ViT's, or those of a video model of another size."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from vivit_jax.architecture import ModelConfig
+from vivit_jax.architecture import ModelConfig, Preprocessing
 from vivit_jax.checkpoints.conversion import Checkpoint, ignored, read
 from vivit_jax.checkpoints.pretrained import abstract_model, open_checkpoint, paths
 from vivit_jax.errors import UserError
@@ -19,7 +20,11 @@ KEEP = ("heads", "pre_logits")  # new, unless asked for
 
 
 def initial_params(
-    source: str | Checkpoint, config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], keep: Sequence[str] = KEEP
+    source: str | Path | Checkpoint,
+    config: ModelConfig,
+    feeding: Preprocessing,
+    shapes: Mapping[str, tuple[int, ...]],
+    keep: Sequence[str] = KEEP,
 ) -> dict[str, np.ndarray]:
     """What a model of `config` takes over from `source`, by path; the rest of it stays as it was initialized.
 
@@ -31,16 +36,19 @@ def initial_params(
 
     Args:
       source: what `load_model` reads.
+      feeding: how the new model is fed. Where a video model was fed otherwise, its embedding is adapted.
       shapes: every parameter of the new model.
       keep: parts of paths that stay as they were initialized. ("heads", "pre_logits", "encoder/cls") is what the
         released ViViT code does for a factorized encoder: it leaves the image model's CLS token behind.
     Raises:
       UserError: the two do not fit: lists every parameter that has no origin, or one of another shape.
     """
-    checkpoint = open_checkpoint(source) if isinstance(source, str) else source
+    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
     theirs = {path: x.shape for path, x in paths(abstract_model(checkpoint.config, checkpoint)).items()}
     arrays = read(checkpoint, theirs, keep)
     _check_depth(checkpoint, config)
+    if checkpoint.config.num_frames > 1 and not ignored("embedding/kernel", keep):
+        _feed(arrays, checkpoint.preprocessing, feeding)
     new, problems = {}, []
     for path, shape in shapes.items():
         if ignored(path, keep):
@@ -56,6 +64,19 @@ def initial_params(
     if problems:
         raise UserError(f"config.init_from: {checkpoint.source} does not fit the model: {', '.join(problems)}")
     return new
+
+
+def _feed(arrays: dict[str, np.ndarray], theirs: Preprocessing, ours: Preprocessing) -> None:
+    """Puts the difference between two normalizations and orders of channels into the embedding, which is linear."""
+    kernel = arrays["embedding/kernel"]  # [t, h, w, 3, D]
+    mean, std, our_mean, our_std = (
+        np.asarray(values, np.float32) for values in (theirs.mean, theirs.std, ours.mean, ours.std)
+    )
+    if theirs.channel_order != ours.channel_order:
+        kernel, mean, std = kernel[..., ::-1, :], mean[::-1], std[::-1]
+    scale, shift = our_std / std, (our_mean - mean) / std
+    arrays["embedding/bias"] = arrays["embedding/bias"] + np.einsum("thwcd,c->d", kernel, shift)
+    arrays["embedding/kernel"] = kernel * scale[:, None]
 
 
 def _check_depth(checkpoint: Checkpoint, config: ModelConfig) -> None:

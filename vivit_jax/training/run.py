@@ -101,13 +101,13 @@ def open_run(config: Config, workdir: Path) -> Run:
     feeding = preprocessing(config.model.name, model)
     graph, init = make_state(config, model, feeding, optimizer)
     steps = steps_per_epoch, total_steps
-    weights = _weights(config, model, init) if config.init_from and not saved_steps(workdir) else {}
+    weights = _weights(config, model, feeding, init) if config.init_from and not saved_steps(workdir) else {}
     return Run(config, workdir, dataset, mesh, model, feeding, *steps, schedule, optimizer, graph, init, weights)
 
 
-def _weights(config: Config, model: ModelConfig, init: Any) -> dict[str, Any]:
+def _weights(config: Config, model: ModelConfig, feeding: Preprocessing, init: Any) -> dict[str, Any]:
     shapes = {path: x.shape for path, x in paths(jax.eval_shape(init)["params"]).items()}
-    return initial_params(config.init_from, model, shapes, config.init_keep)
+    return initial_params(config.init_from, model, feeding, shapes, config.init_keep)
 
 
 def claim(workdir: Path, config: Config) -> None:
