@@ -98,6 +98,10 @@ def test_the_global_gradient_is_clipped():
         (dict(train__accumulate=3), r"config\.train\.accumulate: 3 does not divide batch_size 16"),
         (dict(train__epochs=0.0), r"config\.train\.epochs: 0\.0"),
         (dict(data__stride=0.0), r"config\.data\.target_fps"),
+        (
+            dict(data__sampling="whole", evaluation__clips=2),
+            r"config\.evaluation\.clips: 2 with config\.data\.sampling",
+        ),
         (dict(data__short_clips="lop"), r"config\.data\.short_clips: 'lop' is none of 'loop', 'hold'"),
         (dict(data__crop_area=(0.5, 0.2)), r"config\.data\.crop_area"),
         (dict(data__eval_resize=16), r"config\.data\.eval_resize: 16 is below the crop of 32 pixels"),

@@ -1,12 +1,9 @@
 """Frames and boxes, against values worked out by hand."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vivit_jax.data import sampling
-from vivit_jax.models.tokenizers import resize_axis, uniform_frames
 
 
 def test_offsets_and_short_clips():
@@ -25,6 +22,38 @@ def test_starts():
     rng = np.random.default_rng(0)
     starts = [sampling.random_start(23, offsets, rng) for _ in range(300)]
     assert set(starts) == set(range(9)) and sampling.random_start(5, offsets, rng) == 0
+
+
+def test_the_released_timesformer_spreads_its_frames_over_the_clip():
+    assert sampling.clip_offsets(8, 32.0, "span").tolist() == [0, 36, 72, 109, 145, 182, 218, 255]
+    assert sampling.even_clips(300, 8, 32.0, "span", "loop", 1)[0].tolist() == [22, 58, 94, 131, 167, 204, 240, 277]
+
+
+def test_segments():
+    (middle,) = sampling.even_clips(41, 4, 2.0, "segments", "loop", 1)
+    assert middle.tolist() == [5, 15, 25, 35]
+    early, late = sampling.even_clips(41, 4, 2.0, "segments", "loop", 2)
+    assert early.tolist() == [2, 12, 22, 32] and late.tolist() == [7, 17, 27, 37]
+    rng = np.random.default_rng(0)
+    clips = np.stack([sampling.random_clip(41, 4, 2.0, "segments", "loop", rng) for _ in range(500)])
+    assert clips.min(0).tolist() == [0, 10, 20, 30] and clips.max(0).tolist() == [10, 20, 30, 40]
+    assert sampling.even_clips(1, 4, 2.0, "segments", "loop", 1)[0].tolist() == [0, 0, 0, 0]
+    assert sampling.even_clips(3, 8, 2.0, "segments", "loop", 1)[0].max() <= 2
+
+
+def test_whole():
+    assert sampling.random_clip(31, 4, 2.0, "whole", "loop", np.random.default_rng(0)).tolist() == [0, 10, 20, 30]
+    assert sampling.random_clip(2, 4, 2.0, "whole", "loop", np.random.default_rng(0)).tolist() == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("rule", ["strided", "span", "segments", "whole"])
+@pytest.mark.parametrize("short_clips", ["loop", "hold"])
+def test_every_rule_stays_inside_every_video(rule, short_clips):
+    rng = np.random.default_rng(0)
+    for total in (1, 2, 7, 64, 1000):
+        clips = sampling.even_clips(total, 8, 4.0, rule, short_clips, 1 if rule == "whole" else 3)
+        for clip in [*clips, sampling.random_clip(total, 8, 4.0, rule, short_clips, rng)]:
+            assert clip.shape == (8,) and clip.min() >= 0 and clip.max() < total
 
 
 @pytest.mark.parametrize("height, width", [(256, 340), (340, 256), (100, 900)])
@@ -46,17 +75,3 @@ def test_view_boxes():
     assert tall == [(left, top, h, w) for top, left, h, w in boxes]
     assert sampling.view_boxes(128, 170, 256, (224, 224), 1) == [(8.0, 29.0, 112.0, 112.0)]
     assert sampling.view_boxes(100, 100, 50, (50, 80), 1) == [(18.75, 0.0, 62.5, 100.0)]  # wider than the picture
-
-
-def test_uniform_frames_are_the_released_ones():
-    assert uniform_frames(32, 8).tolist() == [4, 7, 11, 14, 18, 21, 25, 28]
-    assert uniform_frames(8, 8).tolist() == [1, 2, 3, 4, 4, 5, 6, 7]
-
-
-def test_positions_are_resized_corner_to_corner_or_to_the_nearest():
-    table = jnp.array([0.0, 10.0, 40.0])[:, None]
-    np.testing.assert_allclose(resize_axis(table, 0, 5, "linear")[:, 0], [0, 5, 10, 25, 40], atol=1e-5)
-    np.testing.assert_allclose(resize_axis(table, 0, 5, "nearest")[:, 0], [0, 0, 10, 10, 40])
-    np.testing.assert_allclose(resize_axis(table, 0, 1, "linear")[:, 0], [0])
-    two = jax.random.normal(jax.random.key(0), (2, 3, 4))
-    np.testing.assert_allclose(resize_axis(two, 1, 5, "linear")[:, ::2], two, atol=1e-6)

@@ -36,6 +36,9 @@ class Data:
     data_dir: str = field(default="data", metadata={"resume": True})
     generator: Literal["", "motion"] = ""  # renders and ingests the dataset where it does not exist yet
     train_split: str = "train"
+    # Which frames: stride apart (ViViT), spread over stride x num_frames (TimeSformer as released), one of each of
+    # num_frames parts of the video (TSN), or the whole video evenly.
+    sampling: Literal["strided", "span", "segments", "whole"] = "strided"
     stride: float = 2.0  # frames between two that are kept; 0: as target_fps says
     target_fps: float = 0.0  # kept frames per second of video, whatever its own rate
     short_clips: Literal["loop", "hold"] = "loop"  # what follows the last frame of a clip that is too short
@@ -66,9 +69,14 @@ class Augment:
     saturation: float = 0.4
     hue: float = 0.1
     grayscale: float = 0.0  # probability
+    erase: float = 0.0  # probability of filling a box with noise
+    mixup: float = 0.0  # alpha of its Beta distribution; 0: off
+    cutmix: float = 0.0  # the same; with both on, a coin decides for each batch
 
     def __post_init__(self):
-        for name in ("flip", "jitter", "grayscale"):
+        for name in ("mixup", "cutmix"):
+            check(self, name, getattr(self, name) >= 0, "must not be negative")
+        for name in ("flip", "jitter", "grayscale", "erase"):
             check(self, name, 0 <= getattr(self, name) <= 1, "is a probability, from 0 to 1")
         for name in ("brightness", "contrast", "saturation", "hue"):
             check(self, name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
@@ -184,6 +192,8 @@ class Config:
     mesh: Mesh = Mesh()
 
     def __post_init__(self):
+        views = self.data.sampling != "whole" or self.evaluation.clips == 1
+        check(self.evaluation, "clips", views, "with config.data.sampling 'whole', which one clip has seen")
         short_side = min(self.model.architecture().image_size)
         check(
             self.data, "eval_resize", self.data.eval_resize >= short_side, f"is below the crop of {short_side} pixels"

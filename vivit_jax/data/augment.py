@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from vivit_jax.architecture import Preprocessing
 from vivit_jax.config import Augment
+from vivit_jax.data.mixing import erase
 
 
 def _jitter(clip: jax.Array, key: jax.Array, augment: Augment) -> jax.Array:
@@ -47,7 +48,8 @@ def augment_clips(video: jax.Array, key: jax.Array, augment: Augment) -> jax.Arr
         clip = _sometimes(augment.jitter, lambda x, k: _jitter(x, k, augment), clip, key_jitter)
         return _sometimes(augment.grayscale, lambda x, _: pix.rgb_to_grayscale(x, keep_dims=True), clip, key_gray)
 
-    return jax.vmap(one)(to_float(video), jax.random.split(key, video.shape[0]))
+    video = jax.vmap(one)(to_float(video), jax.random.split(key, video.shape[0]))
+    return erase(video, jax.random.fold_in(key, 0), augment.erase) if augment.erase else video
 
 
 def to_float(video: jax.Array) -> jax.Array:

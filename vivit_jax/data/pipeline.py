@@ -18,8 +18,9 @@ from vivit_jax.errors import UserError
 Batch = dict[str, np.ndarray]
 
 
-def _stride(data: Data, example: dict[str, Any]) -> float:
-    return data.stride or max(example["fps"] / data.target_fps, 1e-6)
+def _timing(data: Data, example: dict[str, Any]) -> tuple[float, str, str]:
+    stride = data.stride or max(example["fps"] / data.target_fps, 1e-6)
+    return stride, data.sampling, data.short_clips
 
 
 def _decode(example: dict[str, Any], indices: np.ndarray, size: tuple[int, int], box: sampling.Box) -> np.ndarray:
@@ -38,9 +39,8 @@ class TrainView(grain.transforms.RandomMap):
     size: tuple[int, int]
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        offsets = sampling.clip_offsets(self.num_frames, _stride(self.data, element))
-        start = sampling.random_start(element["num_frames"], offsets, rng)
-        indices = sampling.frames(start, offsets, element["num_frames"], self.data.short_clips)
+        timing = _timing(self.data, element)
+        indices = sampling.random_clip(element["num_frames"], self.num_frames, *timing, rng)
         area, aspect = self.data.crop_area, self.data.crop_aspect
         box = sampling.random_box(element["height"], element["width"], area, aspect, rng)
         return {"video": _decode(element, indices, self.size, box), "label": np.int32(element["label"])}
@@ -62,12 +62,11 @@ class EvaluationViews(grain.transforms.Map):
             shape = (self.clips * self.crops, self.num_frames, *self.size, 3)
             return {"video": np.zeros(shape, np.uint8), "label": np.int32(0), "weight": np.float32(0)}
         example = self.source[element]
-        total = example["num_frames"]
-        offsets = sampling.clip_offsets(self.num_frames, _stride(self.data, example))
+        timing = _timing(self.data, example)
         boxes = sampling.view_boxes(example["height"], example["width"], self.data.eval_resize, self.size, self.crops)
         views = [
-            _decode(example, sampling.frames(start, offsets, total, self.data.short_clips), self.size, box)
-            for start in sampling.clip_starts(total, offsets, self.clips)
+            _decode(example, indices, self.size, box)
+            for indices in sampling.even_clips(example["num_frames"], self.num_frames, *timing, self.clips)
             for box in boxes
         ]
         return {"video": np.stack(views), "label": np.int32(example["label"]), "weight": np.float32(1)}

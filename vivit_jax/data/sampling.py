@@ -5,9 +5,51 @@ import numpy as np
 Box = tuple[float, float, float, float]  # top, left, height, width, in pixels of the stored frame
 
 
-def clip_offsets(num_frames: int, stride: float) -> np.ndarray:
-    """Frames of a clip relative to its first: int [num_frames], `stride` source frames apart."""
+def clip_offsets(num_frames: int, stride: float, rule: str = "strided") -> np.ndarray:
+    """Frames of a clip relative to its first: int [num_frames].
+
+    `strided`: `stride` source frames apart (ViViT). `span`: spread over num_frames * stride frames, both ends included
+    (as the released TimeSformer does: 8 frames at stride 32 are 0, 36, 72, ... 255).
+    """
+    if rule == "span":
+        return np.floor(np.linspace(0, max(num_frames * stride - 1, 0), num_frames)).astype(np.int64)
     return np.floor(np.arange(num_frames) * stride).astype(np.int64)
+
+
+def segment_bounds(total: int, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """First and last frame of each of `num_frames` equal parts of a video (TSN; the released TimeSformer's on SSv2)."""
+    edges = np.round(np.arange(num_frames + 1) * (total - 1) / num_frames).astype(np.int64)
+    return edges[:-1], edges[1:]
+
+
+def random_clip(
+    total: int, num_frames: int, stride: float, rule: str, short_clips: str, rng: np.random.Generator
+) -> np.ndarray:
+    """Frame numbers of a training clip: int [num_frames].
+
+    Args:
+      total: frames of the video.
+      rule: `strided` or `span`, from a random start; `segments`, one at random of each part; `whole`, the video evenly.
+      short_clips: see `frames`.
+    """
+    if rule == "segments":
+        first, last = segment_bounds(total, num_frames)
+        return rng.integers(first, last, endpoint=True)
+    if rule == "whole":
+        return even_clips(total, num_frames, stride, rule, short_clips, 1)[0]
+    offsets = clip_offsets(num_frames, stride, rule)
+    return frames(random_start(total, offsets, rng), offsets, total, short_clips)
+
+
+def even_clips(total: int, num_frames: int, stride: float, rule: str, short_clips: str, clips: int) -> list[np.ndarray]:
+    """Frame numbers of evaluation clips, spread evenly; of `segments` one is their middles; of `whole` there is one."""
+    if rule == "segments":
+        first, last = segment_bounds(total, num_frames)
+        return [first + (last - first) * (2 * clip + 1) // (2 * clips) for clip in range(clips)]
+    if rule == "whole":
+        return [np.floor(np.linspace(0, total - 1, num_frames)).astype(np.int64)]
+    offsets = clip_offsets(num_frames, stride, rule)
+    return [frames(int(start), offsets, total, short_clips) for start in clip_starts(total, offsets, clips)]
 
 
 def clip_starts(total: int, offsets: np.ndarray, clips: int) -> np.ndarray:

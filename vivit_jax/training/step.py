@@ -11,6 +11,7 @@ from flax import nnx
 from vivit_jax.architecture import ModelConfig, Preprocessing
 from vivit_jax.config import Config
 from vivit_jax.data.augment import augment_clips, normalize
+from vivit_jax.data.mixing import mix
 from vivit_jax.models.video_transformer import VideoTransformer
 from vivit_jax.training.losses import cross_entropy
 from vivit_jax.training.sharding import batch_sharding, replicated, state_sharding
@@ -65,14 +66,18 @@ def train_step_fn(
 
     def loss(params, batch, key):
         logits = nnx.merge(graph, params)(batch["video"], key=key)
-        value = cross_entropy(logits, batch["label"], config.train.label_smoothing).mean()
+        value = cross_entropy(logits, batch["target"], config.train.label_smoothing).mean()
         return value, (logits.argmax(-1) == batch["label"]).mean()
 
     def step(state: State, batch: dict[str, jax.Array]):
         key = jax.random.fold_in(jax.random.key(config.seed), state["step"])
         key_augment, key_model = jax.random.split(key)
-        video = normalize(augment_clips(batch["video"], key_augment, config.augment), preprocessing)
-        batch = batch | {"video": video}
+        video, target = augment_clips(batch["video"], key_augment, config.augment), batch["label"]
+        if config.augment.mixup or config.augment.cutmix:
+            classes = state["params"]["heads"]["head"]["bias"].shape[0]
+            target = jax.nn.one_hot(target, classes)
+            video, target = mix(video, target, jax.random.fold_in(key_augment, 1), config.augment)
+        batch = batch | {"video": normalize(video, preprocessing), "target": target}
         (value, top_1), grads = gradients(loss, state["params"], batch, key_model, config.train.accumulate)
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
