@@ -69,12 +69,14 @@ class Augment:
     saturation: float = 0.4
     hue: float = 0.1
     grayscale: float = 0.0  # probability
+    randaugment: int = 0  # operations for each clip; 0: off
+    magnitude: float = 10.0  # theirs; ViViT's recipes have 15 and 20
     erase: float = 0.0  # probability of filling a box with noise
     mixup: float = 0.0  # alpha of its Beta distribution; 0: off
     cutmix: float = 0.0  # the same; with both on, a coin decides for each batch
 
     def __post_init__(self):
-        for name in ("mixup", "cutmix"):
+        for name in ("randaugment", "magnitude", "mixup", "cutmix"):
             check(self, name, getattr(self, name) >= 0, "must not be negative")
         for name in ("flip", "jitter", "grayscale", "erase"):
             check(self, name, 0 <= getattr(self, name) <= 1, "is a probability, from 0 to 1")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from vivit_jax.architecture import Preprocessing
 from vivit_jax.config import Augment
 from vivit_jax.data.mixing import erase
+from vivit_jax.data.randaugment import randaugment
 
 
 def _jitter(clip: jax.Array, key: jax.Array, augment: Augment) -> jax.Array:
@@ -45,6 +46,8 @@ def augment_clips(video: jax.Array, key: jax.Array, augment: Augment) -> jax.Arr
     def one(clip: jax.Array, key: jax.Array) -> jax.Array:
         key_flip, key_jitter, key_gray = jax.random.split(key, 3)
         clip = _sometimes(augment.flip, lambda x, _: x[:, :, ::-1], clip, key_flip)
+        if augment.randaugment:
+            clip = randaugment(clip, jax.random.fold_in(key, 1), augment.randaugment, augment.magnitude)
         clip = _sometimes(augment.jitter, lambda x, k: _jitter(x, k, augment), clip, key_jitter)
         return _sometimes(augment.grayscale, lambda x, _: pix.rgb_to_grayscale(x, keep_dims=True), clip, key_gray)
 
