@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 import vivit_jax
-from vivit_jax.models.initializers import inflate
+from vivit_jax.models.initializers import Keys, inflate
 from vivit_jax.models.tokenizers import TubeletEmbedding, resize_axis, uniform_frames
 
 GOLDEN = dict(np.load(Path(__file__).parent / "goldens" / "init_helpers.npz"))
@@ -44,7 +43,7 @@ def test_positions_can_grow_along_one_axis():
 
 def test_tubelet_embedding_is_the_papers_convolution():
     config = vivit_jax.create_model("vivit_ti16x2", 5, num_layers=1, num_frames=4, image_size=(32, 48)).config
-    embedding = TubeletEmbedding(config, nnx.Rngs(0))
+    embedding = TubeletEmbedding(config, Keys(0))
     embedding.bias[...] = jax.random.normal(jax.random.key(1), embedding.bias.shape)
     video = jax.random.normal(jax.random.key(0), (2, 4, 32, 48, 3))
     kernel = embedding.kernel[...]

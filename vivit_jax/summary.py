@@ -11,6 +11,7 @@ from flax import nnx
 from jax.extend import core
 
 from vivit_jax.architecture import ModelConfig
+from vivit_jax.models.initializers import Keys
 from vivit_jax.models.video_transformer import VideoTransformer
 from vivit_jax.variants import list_models, model_config, preprocessing
 
@@ -56,7 +57,7 @@ def _inner(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
 def cost(config: ModelConfig) -> tuple[int, int]:
     """Parameters, and multiply-adds of one view forward, without computing anything."""
     feeding = preprocessing("", config)
-    graph, state = nnx.split(nnx.eval_shape(lambda: VideoTransformer(config, feeding, nnx.Rngs(0))))
+    graph, state = nnx.split(nnx.eval_shape(lambda: VideoTransformer(config, feeding, Keys(0))))
     view = jax.ShapeDtypeStruct((1, config.num_frames, *config.image_size, 3), jnp.float32)
     forward = jax.make_jaxpr(lambda state, view: nnx.merge(graph, state)(view))(state, view)
     return sum(x.size for x in jax.tree.leaves(state)), multiply_adds(forward.jaxpr)

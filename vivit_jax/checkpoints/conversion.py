@@ -106,17 +106,23 @@ def ignored(name: str, ignore: Iterable[str]) -> bool:
     return any(f"/{item.strip('/.').replace('.', '/')}/" in whole for item in ignore)
 
 
-def read(checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]], ignore: Sequence[str]) -> dict[str, np.ndarray]:
+def read(
+    checkpoint: Checkpoint,
+    shapes: Mapping[str, tuple[int, ...]],
+    ignore: Sequence[str],
+    place: Callable[[str, np.ndarray], Any] = lambda path, value: value,
+) -> dict[str, Any]:
     """Our arrays by path, float32, except for those of `ignore`.
 
     Args:
       shapes: every parameter of the model that `checkpoint.config` describes.
       ignore: parts of our paths or of the file's names that may be missing, left over, or of another shape.
+      place: makes of each array what is wanted, before the next one is read.
     Raises:
       UserError: lists, at once, all that the file lacks, has too much, or has in another shape.
     """
     tensors, expected = checkpoint.tensors, _expected(shapes, checkpoint.rules)
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     missing, wrong = [], []
     for path, shape in shapes.items():
         names, codec = match(path, checkpoint.rules) or ((path,), SAME)
@@ -129,7 +135,7 @@ def read(checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]], ignore: 
         bad = [(n, x.shape) for n, x in zip(names, theirs, strict=True) if x.shape != expected[n]]
         wrong += [f"{name} {list(shape)} for {list(expected[name])}" for name, shape in bad]
         if not bad:
-            arrays[path] = codec.load(theirs, tuple(shape))
+            arrays[path] = place(path, codec.load(theirs, tuple(shape)))
     left = [name for name in tensors if name not in expected and not ignored(name, ignore)]
     _complain(checkpoint.source, missing, left, wrong)
     return arrays

@@ -15,6 +15,7 @@ from vivit_jax.architecture import ModelConfig
 from vivit_jax.checkpoints import huggingface, image_vit, scenic, timesformer, workdir
 from vivit_jax.checkpoints.conversion import Checkpoint, read
 from vivit_jax.errors import UserError
+from vivit_jax.models.initializers import Keys
 from vivit_jax.models.tokenizers import resize_axis
 from vivit_jax.models.video_transformer import VideoTransformer
 from vivit_jax.variants import override
@@ -45,12 +46,16 @@ def load_model(
     if not checkpoint.exact:
         raise UserError(f"{source}: its second, distillation token has no counterpart here; only init_from can use it")
     config = _target(checkpoint, overrides)
-    structure = abstract_model(checkpoint.config, checkpoint)
-    arrays = read(checkpoint, {path: x.shape for path, x in paths(structure).items()}, ignore)
     target = abstract_model(config, checkpoint)
-    arrays = {path: _fit(checkpoint, path, x, paths(target)[path].shape, config) for path, x in arrays.items()}
-    missing = [path for path in paths(target) if path not in arrays]
-    return filled(target, arrays | _initial(target, missing, seed))
+    own = target if config == checkpoint.config else abstract_model(checkpoint.config, checkpoint)
+    shapes = {path: x.shape for path, x in paths(target).items()}
+
+    def place(path: str, value: np.ndarray) -> jax.Array:
+        return jnp.array(_fit(checkpoint, path, value, shapes[path], config))
+
+    arrays: dict[str, Any] = read(checkpoint, {path: x.shape for path, x in paths(own).items()}, ignore, place)
+    arrays |= _initial(target, [path for path in shapes if path not in arrays], seed)
+    return filled(target, arrays)
 
 
 def open_checkpoint(
@@ -127,7 +132,7 @@ def _target(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> ModelConfig
 
 def abstract_model(config: ModelConfig, checkpoint: Checkpoint) -> VideoTransformer:
     """The model's structure; nothing is computed."""
-    return nnx.eval_shape(lambda: VideoTransformer(config, checkpoint.preprocessing, nnx.Rngs(0), checkpoint.labels))
+    return nnx.eval_shape(lambda: VideoTransformer(config, checkpoint.preprocessing, Keys(0), checkpoint.labels))
 
 
 def paths(model: Any) -> dict[str, Any]:
@@ -136,12 +141,12 @@ def paths(model: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in jax.tree.leaves_with_path(tree)}
 
 
-def filled(model: VideoTransformer, arrays: dict[str, Any]) -> VideoTransformer:
-    """The model with its parameters; `arrays` is emptied on the way, to hold each of them once."""
+def filled(model: VideoTransformer, arrays: Mapping[str, Any]) -> VideoTransformer:
+    """The model with its parameters."""
     graph, state = nnx.split(model, nnx.Param)
 
     def take(path, _):
-        return jnp.array(arrays.pop(jax.tree_util.keystr(path, simple=True, separator="/")))
+        return jnp.asarray(arrays[jax.tree_util.keystr(path, simple=True, separator="/")])
 
     nnx.replace_by_pure_dict(state, jax.tree.map_with_path(take, nnx.to_pure_dict(state)))
     return nnx.merge(graph, state)
@@ -153,7 +158,7 @@ def _initial(model: VideoTransformer, names: list[str], seed: int) -> dict[str, 
         return {}
 
     def create():
-        new = paths(VideoTransformer(model.config, model.preprocessing, nnx.Rngs(seed)))
+        new = paths(VideoTransformer(model.config, model.preprocessing, Keys(seed)))
         return {name: new[name] for name in names}
 
     return jax.jit(create)()

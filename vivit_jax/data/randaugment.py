@@ -30,7 +30,7 @@ def randaugment(clip: jax.Array, key: jax.Array, count: int, magnitude: float) -
 def apply(clip: jax.Array, drawn: jax.Array, key: jax.Array, magnitude: float) -> jax.Array:
     """Applies operation number `drawn` of OPERATIONS."""
     level, (key_sign, key_box) = magnitude / 10, jax.random.split(key)
-    one_hot = dict(zip(OPERATIONS, jnp.arange(len(OPERATIONS)) == drawn, strict=True))
+    one_hot = {str(name): drawn == index for index, name in enumerate(OPERATIONS)}
     sign = jnp.where(jax.random.bernoulli(key_sign), 1.0, -1.0)
     clip = _move(clip, one_hot, sign * level)
     clip = _blend(clip, one_hot, 1.8 * level + 0.1)

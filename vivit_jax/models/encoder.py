@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from vivit_jax.architecture import ModelConfig
 from vivit_jax.models.attention import SCHEMES, Step, Tokens, attend, dropout
-from vivit_jax.models.initializers import kernel_initializer, layer_norm, linear, tiny_normal
+from vivit_jax.models.initializers import Keys, kernel_initializer, layer_norm, linear, tiny_normal
 from vivit_jax.models.tokenizers import Positions
 
 Taps = bool | Literal["attention"]  # what a forward pass also returns: tokens; with "attention", its weights too
@@ -28,17 +28,17 @@ def keys_of(key: jax.Array | None, count: int):
 class SelfAttention(nnx.Module):
     """Norm, multi-head attention along the axes of a `Step`, and its projections."""
 
-    def __init__(self, config: ModelConfig, step: Step, heads: int, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, step: Step, heads: int, keys: Keys):
         width = config.width
-        self.norm = layer_norm(config, rngs)
+        self.norm = layer_norm(config, keys)
         # Query, key and value are initialized as the three matrices they are, and computed as one.
         init = kernel_initializer(config)
-        kernels = [init(rngs.params(), (width, width), jnp.float32) for _ in range(3)]
+        kernels = [init(keys(), (width, width), jnp.float32) for _ in range(3)]
         self.qkv = nnx.Param(jnp.stack(kernels).reshape(3, width, heads, -1))
         self.qkv_bias = nnx.Param(jnp.zeros((3, heads, width // heads)))
-        self.out = linear(config, width, width, rngs)
+        self.out = linear(config, width, width, keys)
         zeros = nnx.initializers.zeros_init()
-        self.project = linear(config, width, width, rngs, kernel_init=zeros) if step.project else None
+        self.project = linear(config, width, width, keys, kernel_init=zeros) if step.project else None
         self.step, self.dtype = step, config.dtype
         self.dropout, self.attention_dropout = config.dropout, config.attention_dropout
 
@@ -89,11 +89,11 @@ def add(tokens: Tokens, residual: Tokens) -> Tokens:
 class Mlp(nnx.Module):
     """Norm and a two-layer perceptron."""
 
-    def __init__(self, config: ModelConfig, hidden: int, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, hidden: int, keys: Keys):
         bias = tiny_normal if config.initializer == "xavier" else nnx.initializers.zeros_init()
-        self.norm = layer_norm(config, rngs)
-        self.up = linear(config, config.width, hidden, rngs, bias_init=bias)
-        self.down = linear(config, hidden, config.width, rngs, bias_init=bias)
+        self.norm = layer_norm(config, keys)
+        self.up = linear(config, config.width, hidden, keys, bias_init=bias)
+        self.down = linear(config, hidden, config.width, keys, bias_init=bias)
         self.tanh_gelu, self.dropout = config.gelu == "tanh", config.dropout
 
     def __call__(self, tokens: Tokens, key: jax.Array | None, drop_path) -> Tokens:
@@ -106,11 +106,11 @@ class Mlp(nnx.Module):
 class Block(nnx.Module):
     """The attention steps of a scheme, then the MLP, each a residual branch."""
 
-    def __init__(self, config: ModelConfig, attention: str, heads: int, mlp_dim: int, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, attention: str, heads: int, mlp_dim: int, keys: Keys):
         scheme = SCHEMES[attention]
         steps = [s._replace(cls=True) if config.cls_in_time and s.axes == ("time",) else s for s in scheme.steps]
-        self.attention = nnx.List([SelfAttention(config, step, heads, rngs) for step in steps])
-        self.mlp = Mlp(config, mlp_dim, rngs)
+        self.attention = nnx.List([SelfAttention(config, step, heads, keys) for step in steps])
+        self.mlp = Mlp(config, mlp_dim, keys)
         self.parallel = scheme.parallel
 
     def __call__(self, tokens: Tokens, key: jax.Array | None, drop_path) -> tuple[Tokens, dict[str, jax.Array]]:
@@ -127,13 +127,13 @@ class Block(nnx.Module):
 class Encoder(nnx.Module):
     """CLS, positions, a stack of blocks, and the norm and pooling that read it out."""
 
-    def __init__(self, config, attention: str, grid, layers: int, heads: int, mlp_dim: int, rngs: nnx.Rngs):
+    def __init__(self, config, attention: str, grid, layers: int, heads: int, mlp_dim: int, keys: Keys):
         has_cls = config.pool == "cls"
         init = nnx.initializers.zeros_init() if config.initializer == "xavier" else kernel_initializer(config)
-        self.cls = nnx.Param(init(rngs.params(), (1, config.width), jnp.float32)) if has_cls else None
-        self.positions = Positions(config, grid, has_cls, rngs) if config.positions != "none" else None
-        self.blocks = nnx.List([Block(config, attention, heads, mlp_dim, rngs) for _ in range(layers)])
-        self.norm = layer_norm(config, rngs)
+        self.cls = nnx.Param(init(keys(), (1, config.width), jnp.float32)) if has_cls else None
+        self.positions = Positions(config, grid, has_cls, keys) if config.positions != "none" else None
+        self.blocks = nnx.List([Block(config, attention, heads, mlp_dim, keys) for _ in range(layers)])
+        self.norm = layer_norm(config, keys)
         self.config = config
 
     def __call__(self, patches: Float[Array, "B T H W D"], key: jax.Array | None, taps: Taps) -> tuple[Tokens, Any]:

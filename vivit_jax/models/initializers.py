@@ -9,6 +9,19 @@ from flax import nnx
 from vivit_jax.architecture import ModelConfig
 
 
+class Keys:
+    """A new key at each call: those of `nnx.Rngs(seed)`, whose counter costs 10 ms a key to trace."""
+
+    def __init__(self, seed: int):
+        self._key, self._count = jax.random.key(seed), 0
+
+    def __call__(self) -> jax.Array:
+        self._count += 1
+        return jax.random.fold_in(self._key, self._count - 1)
+
+    params = __call__  # what the layers of nnx call
+
+
 def kernel_initializer(config: ModelConfig):
     """Xavier-uniform (ViViT) or truncated normal 0.02 (TimeSformer) for `[..., fan in, fan out]`."""
     if config.initializer == "xavier":
@@ -27,24 +40,25 @@ def inflate(kernel: jax.Array, frames: int, how: str) -> jax.Array:
     return jnp.zeros((frames, *kernel.shape), kernel.dtype).at[frames // 2].set(kernel)
 
 
-def tubelet_kernel(config: ModelConfig, rngs: nnx.Rngs) -> jax.Array:
+def tubelet_kernel(config: ModelConfig, keys: Keys) -> jax.Array:
     """The embedding's kernel [t, h, w, 3, D] as `config.embedding_initializer` says."""
     init, frames = kernel_initializer(config), config.tubelet_size
     shape = (*config.patch_size, 3, config.width)
     if config.embedding_initializer == "random":
-        return init(rngs.params(), (frames, *shape), jnp.float32)
-    return inflate(init(rngs.params(), shape, jnp.float32), frames, config.embedding_initializer)
+        return init(keys(), (frames, *shape), jnp.float32)
+    return inflate(init(keys(), shape, jnp.float32), frames, config.embedding_initializer)
 
 
-def linear(config: ModelConfig, inputs: int, outputs: int, rngs: nnx.Rngs, **kwargs: Any) -> nnx.Linear:
+def linear(config: ModelConfig, inputs: int, outputs: int, keys: Keys, **kwargs: Any) -> nnx.Linear:
     """A linear layer with float32 parameters that computes in the model's dtype."""
-    options: dict[str, Any] = dict(kernel_init=kernel_initializer(config), dtype=jnp.dtype(config.dtype)) | kwargs
-    return nnx.Linear(inputs, outputs, rngs=rngs, **options)
+    options: dict[str, Any] = dict(kernel_init=kernel_initializer(config), dtype=jnp.dtype(config.dtype), rngs=keys)
+    return nnx.Linear(inputs, outputs, **options | kwargs)
 
 
-def layer_norm(config: ModelConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def layer_norm(config: ModelConfig, keys: Keys) -> nnx.LayerNorm:
     """LayerNorm as in both releases, statistics in float32."""
-    return nnx.LayerNorm(config.width, epsilon=config.layer_norm_eps, dtype=jnp.dtype(config.dtype), rngs=rngs)
+    options: dict[str, Any] = dict(epsilon=config.layer_norm_eps, dtype=jnp.dtype(config.dtype), rngs=keys)
+    return nnx.LayerNorm(config.width, **options)
 
 
 def tiny_normal(key: jax.Array, shape, dtype=jnp.float32) -> jax.Array:

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vivit_jax.architecture import ModelConfig
-from vivit_jax.models.initializers import tubelet_kernel
+from vivit_jax.models.initializers import Keys, tubelet_kernel
 
 
 def uniform_frames(frames: int, count: int) -> np.ndarray:
@@ -25,8 +25,8 @@ def uniform_frames(frames: int, count: int) -> np.ndarray:
 class TubeletEmbedding(nnx.Module):
     """A linear map of each t x h x w tubelet (ViViT 3.2); one frame high, it is ViT's patch embedding."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(tubelet_kernel(config, rngs))
+    def __init__(self, config: ModelConfig, keys: Keys):
+        self.kernel = nnx.Param(tubelet_kernel(config, keys))
         self.bias = nnx.Param(jnp.zeros((config.width,)))
         self.sampled_frames, self.dtype = config.sampled_frames, config.dtype
 
@@ -55,14 +55,14 @@ def resize_axis(table: jax.Array, axis: int, size: int, method: str) -> jax.Arra
 class Positions(nnx.Module):
     """Learned positions: one table for the whole grid (`joint`), or one for space and one for time, summed."""
 
-    def __init__(self, config: ModelConfig, grid: tuple[int, int, int], has_cls: bool, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, grid: tuple[int, int, int], has_cls: bool, keys: Keys):
         time, *space = grid
         separate = config.positions == "space_time"
         steps = time if config.positions == "joint" else 1
-        normal = nnx.initializers.normal(0.02)(rngs.params(), (steps, *space, config.width))
+        normal = nnx.initializers.normal(0.02)(keys(), (steps, *space, config.width))
         self.space = nnx.Param(normal)
         self.time = nnx.Param(jnp.zeros((time, 1, 1, config.width))) if separate else None
-        cls = nnx.initializers.normal(0.02)(rngs.params(), (1, config.width))
+        cls = nnx.initializers.normal(0.02)(keys(), (1, config.width))
         self.cls = nnx.Param(cls) if has_cls else None
         self.resize = config.position_resize
 

@@ -12,7 +12,7 @@ from vivit_jax.architecture import ModelConfig, Preprocessing
 from vivit_jax.errors import UserError
 from vivit_jax.models.attention import SCHEMES, Tokens
 from vivit_jax.models.encoder import Encoder, Taps, keys_of
-from vivit_jax.models.initializers import linear
+from vivit_jax.models.initializers import Keys, linear
 from vivit_jax.models.tokenizers import TubeletEmbedding
 from vivit_jax.variants import model_config, preprocessing
 
@@ -27,31 +27,31 @@ class VideoTransformer(nnx.Module):
         self,
         config: ModelConfig,
         preprocessing: Preprocessing,
-        rngs: nnx.Rngs,
+        keys: Keys,
         labels: tuple[str, ...] | None = None,
     ):
         """`labels` are the names of the classes, where a checkpoint brings them."""
         self.config, self.preprocessing, self.labels = config, preprocessing, labels
         time, height, width = config.grid
-        self.embedding = TubeletEmbedding(config, rngs)
+        self.embedding = TubeletEmbedding(config, keys)
         spatial = (1 if SCHEMES[config.attention].per_frame else time, height, width)
         layers, heads, mlp_dim = config.num_layers, config.num_heads, config.mlp_dim
-        self.encoder = Encoder(config, config.attention, spatial, layers, heads, mlp_dim, rngs)
+        self.encoder = Encoder(config, config.attention, spatial, layers, heads, mlp_dim, keys)
         layers, heads, mlp_dim = (
             config.temporal_layers,
             config.temporal_heads or heads,
             config.temporal_mlp_dim or mlp_dim,
         )
         two_encoders = config.attention == "factorized_encoder"
-        temporal = Encoder(config, "time", (time, 1, 1), layers, heads, mlp_dim, rngs) if two_encoders else None
+        temporal = Encoder(config, "time", (time, 1, 1), layers, heads, mlp_dim, keys) if two_encoders else None
         self.temporal_encoder = temporal
         features = config.representation_size or config.width
-        self.pre_logits = linear(config, config.width, features, rngs) if config.representation_size else None
+        self.pre_logits = linear(config, config.width, features, keys) if config.representation_size else None
         init = dict(kernel_init=nnx.initializers.zeros_init()) if config.initializer == "xavier" else {}
         outputs = {"head": config.num_classes} if isinstance(config.num_classes, int) else dict(config.num_classes)
         self.heads = nnx.Dict(
             {
-                name: linear(config, features, classes, rngs, dtype=jnp.float32, **init)
+                name: linear(config, features, classes, keys, dtype=jnp.float32, **init)
                 for name, classes in outputs.items()
             }
         )
@@ -147,4 +147,4 @@ def create_model(name: str, num_classes: int | dict[str, int], seed: int = 0, **
       UserError: (a ValueError) an unknown name or field, or a value that cannot be honored; names the field.
     """
     config = model_config(name, num_classes, **overrides)
-    return VideoTransformer(config, preprocessing(name, config), nnx.Rngs(seed))
+    return VideoTransformer(config, preprocessing(name, config), Keys(seed))

@@ -12,6 +12,7 @@ from vivit_jax.architecture import ModelConfig, Preprocessing
 from vivit_jax.config import Config
 from vivit_jax.data.augment import augment_clips, normalize
 from vivit_jax.data.mixing import mix
+from vivit_jax.models.initializers import Keys
 from vivit_jax.models.video_transformer import VideoTransformer
 from vivit_jax.training.losses import cross_entropy
 from vivit_jax.training.sharding import batch_sharding, replicated, state_sharding
@@ -25,7 +26,7 @@ def make_state(
     """The model without its parameters, and a function that creates the initial state."""
 
     def create():
-        return nnx.split(VideoTransformer(model, preprocessing, nnx.Rngs(config.seed)), nnx.Param)
+        return nnx.split(VideoTransformer(model, preprocessing, Keys(config.seed)), nnx.Param)
 
     # The structure alone: nothing is computed.
     graph, _ = nnx.split(nnx.eval_shape(lambda: nnx.merge(*create())), nnx.Param)
