@@ -1,5 +1,6 @@
 """Checkpoints of the TimeSformer release (.pyth, .pt): torch files, read without running anything in them."""
 
+import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -85,7 +86,7 @@ def open_checkpoint(path: Path, given: Mapping[str, Any]) -> Checkpoint:
 def read_torch(path: Path) -> Mapping[str, Any]:
     """What a torch file holds: tensors and plain values; anything that would run code is refused."""
     try:
-        import torch
+        torch = importlib.import_module("torch")  # an extra
     except ImportError as error:
         raise UserError(f"{path}: reading torch files needs torch: pip install vivit_jax[torch]") from error
     options: dict[str, Any] = dict(map_location="cpu", weights_only=True)
