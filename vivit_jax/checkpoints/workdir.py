@@ -7,6 +7,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from vivit_jax.checkpoints.conversion import SAME, Checkpoint, Rule
 from vivit_jax.checkpoints.training import saved_steps
@@ -39,16 +40,14 @@ def open_checkpoint(workdir: Path, which: Which) -> Checkpoint:
     return Checkpoint(str(workdir), model, preprocessing(config.model.name, model), labels, rules, tensors)
 
 
-def _params(folder: Path) -> Any:
+def _params(path: Path) -> Any:
     """The averaged parameters where there are some; the optimizer's state is not read."""
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        tree = checkpointer.metadata(folder).item_metadata.tree
-        name = "ema" if "ema" in tree else "params"
-        wanted = {name: jax.tree.map(lambda x: np.empty(x.shape, x.dtype), tree[name])}
-        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-        return checkpointer.restore(
-            folder, args=ocp.args.PyTreeRestore(wanted, restore_args=how, partial_restore=True)
-        )[name]
+    handler, folder = ocp.PyTreeCheckpointHandler(), epath.Path(path)
+    tree = handler.metadata(folder).tree
+    name = "ema" if "ema" in tree else "params"
+    wanted = {name: jax.tree.map(lambda x: np.empty(x.shape, x.dtype), tree[name])}
+    how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    return handler.restore(folder, args=ocp.args.PyTreeRestore(wanted, restore_args=how, partial_restore=True))[name]
 
 
 def _step(workdir: Path, which: Which) -> int:
