@@ -19,6 +19,7 @@ REQUIRES = [
     "jaxtyping>=0.3,<0.4",
     "numpy>=1.26",
     "safetensors>=0.5,<1",
+    "etils[epath]>=1.9,<2",
     "msgpack>=1.0,<2",
     "PyYAML>=6,<7",
     "huggingface_hub>=0.30,<3",

@@ -80,6 +80,26 @@ def test_scenic_files(name, layout, tmp_path):
     np.testing.assert_allclose(logits_of(model, values["input"]), values["logits"], atol=1e-5)
 
 
+@pytest.mark.parametrize("given", [{"noun": 4, "verb": 3}, None])
+def test_heads_that_stand_side_by_side_in_a_scenic_file(given, tmp_path):
+    values = golden("fe_tubelet_token")
+    params, heads = params_of(values), given or {"noun": 300, "verb": 97}
+    if given is None:  # Epic-Kitchens', which are recognized
+        rng = np.random.default_rng(0)
+        params["output_projection/kernel"] = rng.normal(size=(32, 397)).astype(np.float32)
+        params["output_projection/bias"] = rng.normal(size=397).astype(np.float32)
+    path = scenic_file(tmp_path / "checkpoint", params, "optimizer/target")
+    model = vivit_jax.load_model(path, **({"num_classes": given} if given else {}))
+    logits = logits_of(model, values["input"])
+    assert {name: x.shape[1] for name, x in logits.items()} == heads
+    joined = np.concatenate([logits["noun"], logits["verb"]], axis=1)
+    if given:
+        np.testing.assert_allclose(joined, values["logits"], atol=1e-5)
+    else:
+        wanted = values["pre_logits"] @ params["output_projection/kernel"] + params["output_projection/bias"]
+        np.testing.assert_allclose(joined, wanted, atol=1e-3)
+
+
 def test_what_a_scenic_file_leaves_open_is_said(tmp_path):
     params = params_of(golden("fdpa_tubelet_gap"))
     path = scenic_file(tmp_path / "checkpoint", params, "params")

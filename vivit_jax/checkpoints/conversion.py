@@ -41,6 +41,11 @@ def positions_codec(cls: bool, first: int) -> Codec:
     return Codec(lambda x: [x.reshape(1, -1, x.shape[-1])], lambda theirs, shape: theirs[0][0, first:].reshape(shape))
 
 
+def columns(start: int, stop: int) -> Codec:
+    """One head's classes of a layer that has those of all heads."""
+    return Codec(lambda x: [x], lambda theirs, shape: theirs[0][..., start:stop])
+
+
 # torch: a linear layer is [outputs, inputs], a convolution [outputs, inputs, ...]. Ours: qkv [3, D, N, H].
 TORCH_CONV_2D = Codec(
     lambda x: [x[0].transpose(3, 2, 0, 1)], lambda theirs, shape: theirs[0].transpose(2, 3, 1, 0)[None]
@@ -148,8 +153,9 @@ def _expected(shapes: Mapping[str, tuple[int, ...]], rules: Sequence[Rule]) -> d
         names, codec = match(path, rules) or ((path,), SAME)
         theirs = jax.eval_shape(codec.save, jax.ShapeDtypeStruct(shape, np.float32))
         for name, x in zip(names, theirs, strict=True):
-            shared = tensors.get(name)  # the rows of one table
-            tensors[name] = x.shape if shared is None else (1, shared[1] + x.shape[1], x.shape[2])
+            axis = min(1, x.ndim - 1)  # of what shares a name: rows of positions, or classes
+            more = tensors[name][axis] if name in tensors else 0
+            tensors[name] = (*x.shape[:axis], x.shape[axis] + more, *x.shape[axis + 1 :])
     return tensors
 
 
@@ -173,4 +179,4 @@ def write(params: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> dict[str, 
         names, codec = match(path, rules) or ((path,), SAME)
         for name, x in zip(names, codec.save(value), strict=True):
             tensors.setdefault(name, []).append(x)
-    return {name: np.ascontiguousarray(np.concatenate(x, 1) if len(x) > 1 else x[0]) for name, x in tensors.items()}
+    return {name: np.ascontiguousarray(np.concatenate(x, min(1, x[0].ndim - 1))) for name, x in tensors.items()}

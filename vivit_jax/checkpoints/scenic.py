@@ -1,5 +1,6 @@
 """ViViT checkpoints of Scenic: one flax msgpack file with `optimizer/target`, `target/params` or `params`."""
 
+import itertools
 import re
 import warnings
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from vivit_jax.checkpoints.conversion import (
     Codec,
     Rule,
     Tensors,
+    columns,
     out_kernel,
     positions_codec,
 )
@@ -23,6 +25,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.variants import preprocessing
 
 LAYOUTS = ("optimizer/target/params/", "optimizer/target/", "target/params/", "params/")  # where the parameters are
+EPIC_HEADS = {"noun": 300, "verb": 97}
 _IMAGE_KERNEL = Codec(lambda x: [x[0]], lambda theirs, shape: theirs[0][None])
 
 
@@ -33,9 +36,8 @@ def rules(config: ModelConfig, image_kernel: bool) -> list[Rule]:
         Rule(r"embedding/kernel", ("embedding/kernel",), _IMAGE_KERNEL if image_kernel else SAME),
         Rule(r"embedding/bias", ("embedding/bias",), SAME),
         Rule(r"pre_logits/(\w+)", (r"pre_logits/\1",), SAME),
-        Rule(r"heads/head/(\w+)", (r"output_projection/\1",), SAME),
-        Rule(r"heads/(\w+)/(\w+)", (r"output_projection_\1/\2",), SAME),
     ]
+    table += _head_rules(config.num_classes)
     table += _encoder("encoder", "SpatialTransformer" if two else "Transformer", config.num_heads, config)
     if two:
         table += _encoder("temporal_encoder", "TemporalTransformer", config.temporal_heads or config.num_heads, config)
@@ -102,7 +104,7 @@ def infer(source: str, tensors: Tensors, given: Mapping[str, Any]) -> tuple[Mode
     fields: dict[str, Any] = _layers("", encoder, tensors)
     fields |= _layers("temporal_", "TemporalTransformer", tensors) if two else {}
     config = ModelConfig(
-        num_classes=_heads(tensors),
+        num_classes=_heads(tensors, given),
         num_frames=steps * tubelet_size,
         image_size=(side * patch[0], side * patch[1]),
         patch_size=patch,
@@ -179,8 +181,20 @@ def _root(number: int) -> int:
     return root if root * root == number else 0
 
 
-def _heads(tensors: Tensors) -> Any:
-    names = [n for n in tensors if re.fullmatch(r"output_projection\w*/kernel", n)]
-    if len(names) <= 1:  # without any, reading will say what is missing
-        return tensors[names[0]]().shape[1] if names else 1
-    return tuple((n.split("/")[0].removeprefix("output_projection_"), tensors[n]().shape[1]) for n in names)
+def _heads(tensors: Tensors, given: Mapping[str, Any]) -> Any:
+    """One head; or those given, or Epic-Kitchens' two, whose classes stand side by side in one layer."""
+    if "output_projection/kernel" not in tensors:
+        return 1  # reading will say what is missing
+    classes = tensors["output_projection/kernel"]().shape[1]
+    heads = given.get("num_classes", EPIC_HEADS)
+    return tuple(heads.items()) if isinstance(heads, Mapping) and sum(heads.values()) == classes else classes
+
+
+def _head_rules(num_classes: Any) -> list[Rule]:
+    if isinstance(num_classes, int):
+        return [Rule(r"heads/head/(\w+)", (r"output_projection/\1",), SAME)]
+    ends = list(itertools.accumulate(count for _, count in num_classes))
+    return [
+        Rule(rf"heads/{name}/(\w+)", (r"output_projection/\1",), columns(end - count, end))
+        for (name, count), end in zip(num_classes, ends, strict=True)
+    ]
