@@ -7,6 +7,7 @@ sizes of the file and of the model. Needs 8 GB of memory and 13 GB of disk.
 """
 
 import argparse
+import importlib
 import json
 import resource
 import subprocess
@@ -33,7 +34,7 @@ def write(name: str, overrides: dict[str, Any], folder: Path) -> None:
     import vivit_jax
     from vivit_jax.checkpoints import scenic
     from vivit_jax.checkpoints.conversion import write as their_names
-    from vivit_jax.checkpoints.pretrained import paths
+    from vivit_jax.checkpoints.parameters import paths
 
     model = vivit_jax.create_model(name, 400, **overrides)
     vivit_jax.save_pretrained(model, folder / "directory")
@@ -51,7 +52,7 @@ def load(source: Path) -> dict[str, float]:
     import vivit_jax
 
     jax.block_until_ready(jax.numpy.zeros(1) + 1)
-    vivit_jax.load_model  # noqa: B018 - imports what loading needs
+    importlib.import_module("vivit_jax.checkpoints.pretrained")  # so that no import is timed
     before = _peak()
     start = time.perf_counter()
     model = vivit_jax.load_model(source)

@@ -4,7 +4,7 @@ import numpy as np
 
 from vivit_jax.checkpoints import scenic, timesformer
 from vivit_jax.checkpoints.conversion import match
-from vivit_jax.checkpoints.pretrained import filled, paths
+from vivit_jax.checkpoints.parameters import filled, paths
 from vivit_jax.models.attention import SCHEMES
 
 

@@ -15,7 +15,7 @@ from vivit_jax.architecture import Preprocessing
 from vivit_jax.checkpoints import scenic
 from vivit_jax.checkpoints.conversion import Checkpoint
 from vivit_jax.checkpoints.initialize import KEEP, initial_params
-from vivit_jax.checkpoints.pretrained import filled, paths
+from vivit_jax.checkpoints.parameters import filled, paths
 from vivit_jax.data.augment import normalize
 from vivit_jax.errors import UserError
 from vivit_jax.training import loop

@@ -10,7 +10,7 @@ from flax import nnx
 
 import originals
 import vivit_jax
-from vivit_jax.checkpoints.pretrained import paths
+from vivit_jax.checkpoints.parameters import paths
 
 VIVIT = dict(image_size=32, patch_size=8, width=32, num_heads=4, mlp_dim=64, num_frames=8, num_layers=2)
 TEMPORAL = dict(temporal_layers=1, temporal_heads=2, temporal_mlp_dim=48)

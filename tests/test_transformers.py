@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 import vivit_jax
 from vivit_jax.checkpoints.initialize import initial_params
-from vivit_jax.checkpoints.pretrained import paths
+from vivit_jax.checkpoints.parameters import paths
 
 torch = pytest.importorskip("torch", reason="needs torch")
 transformers = pytest.importorskip("transformers", reason="needs transformers")

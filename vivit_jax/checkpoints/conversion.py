@@ -97,12 +97,12 @@ class Checkpoint:
     exact: bool = True  # whether ours is the same model; else it can only initialize others
 
 
-def match(path: str, rules: Sequence[Rule]) -> tuple[tuple[str, ...], Codec] | None:
-    """The names and codec of one of our paths; None where the format has no place for it."""
+def match(path: str, rules: Sequence[Rule]) -> tuple[tuple[str, ...], Codec]:
+    """The names and codec of one of our paths; what the table does not name has our own."""
     for rule in rules:
         if found := re.fullmatch(rule.ours, path):
             return tuple(found.expand(name) for name in rule.theirs), rule.codec
-    return None
+    return (path,), SAME
 
 
 def ignored(name: str, ignore: Iterable[str]) -> bool:
@@ -130,7 +130,7 @@ def read(
     arrays: dict[str, Any] = {}
     missing, wrong = [], []
     for path, shape in shapes.items():
-        names, codec = match(path, checkpoint.rules) or ((path,), SAME)
+        names, codec = match(path, checkpoint.rules)
         if ignored(path, ignore) or any(ignored(name, ignore) for name in names):
             continue
         if absent := [name for name in names if name not in tensors]:
@@ -150,7 +150,7 @@ def _expected(shapes: Mapping[str, tuple[int, ...]], rules: Sequence[Rule]) -> d
     """The names and shapes that a file of this format holds."""
     tensors: dict[str, tuple[int, ...]] = {}
     for path, shape in shapes.items():
-        names, codec = match(path, rules) or ((path,), SAME)
+        names, codec = match(path, rules)
         theirs = jax.eval_shape(codec.save, jax.ShapeDtypeStruct(shape, np.float32))
         for name, x in zip(names, theirs, strict=True):
             axis = min(1, x.ndim - 1)  # of what shares a name: rows of positions, or classes
@@ -176,7 +176,7 @@ def write(params: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> dict[str, 
     """Their tensors of our arrays: the inverse of `read`."""
     tensors: dict[str, list[np.ndarray]] = {}
     for path, value in sorted(params.items()):  # positions/cls comes before positions/space
-        names, codec = match(path, rules) or ((path,), SAME)
+        names, codec = match(path, rules)
         for name, x in zip(names, codec.save(value), strict=True):
             tensors.setdefault(name, []).append(x)
     return {name: np.ascontiguousarray(np.concatenate(x, min(1, x[0].ndim - 1))) for name, x in tensors.items()}

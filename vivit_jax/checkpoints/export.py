@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from vivit_jax.architecture import ModelConfig
 from vivit_jax.checkpoints.conversion import write
 from vivit_jax.checkpoints.huggingface import OURS, PREFIX, rules
-from vivit_jax.checkpoints.pretrained import paths
+from vivit_jax.checkpoints.parameters import paths
 from vivit_jax.checkpoints.timesformer import ATTENTION
 from vivit_jax.errors import UserError
 from vivit_jax.files import replacing, write_json

@@ -29,6 +29,7 @@ from vivit_jax.checkpoints.timesformer import (
     torch_tensors,
 )
 from vivit_jax.errors import UserError
+from vivit_jax.models.attention import SCHEMES
 from vivit_jax.schema import build
 
 OURS = "vivit_jax"  # our own model_type, and the key under which what theirs cannot say is kept beside it
@@ -50,7 +51,7 @@ def rules(model_type: str, config: ModelConfig, prefix: str) -> list[Rule]:
     if model_type == OURS:
         return [Rule("/".join([r"(\w+)"] * n), (".".join(rf"\{i + 1}" for i in range(n)),), SAME) for n in range(1, 9)]
     block, layer = r"encoder/blocks/(\d+)/", rf"{prefix}encoder.layer.\1."
-    spatial = len(_steps(config)) - 1
+    spatial = len(SCHEMES[config.attention].steps) - 1
     attention = f"{layer}attention"
     table = [
         Rule("embedding/kernel", (f"{prefix}embeddings.patch_embeddings.projection.weight",), TORCH_CONV_2D),
@@ -82,10 +83,6 @@ def rules(model_type: str, config: ModelConfig, prefix: str) -> list[Rule]:
         *linear(rf"{block}attention/0/project", f"{layer}temporal_dense"),
     ]
     return table
-
-
-def _steps(config: ModelConfig) -> tuple[int, ...]:
-    return (0, 1) if config.attention == "divided" else (0,)
 
 
 def open_checkpoint(directory: Path, name: str) -> Checkpoint:

@@ -9,7 +9,8 @@ import numpy as np
 
 from vivit_jax.architecture import ModelConfig, Preprocessing
 from vivit_jax.checkpoints.conversion import Checkpoint, ignored, read
-from vivit_jax.checkpoints.pretrained import abstract_model, open_checkpoint, paths
+from vivit_jax.checkpoints.parameters import abstract_model, paths
+from vivit_jax.checkpoints.pretrained import open_checkpoint
 from vivit_jax.errors import UserError
 from vivit_jax.models.attention import SCHEMES
 from vivit_jax.models.initializers import inflate
@@ -41,7 +42,8 @@ def initial_params(
       keep: parts of paths that stay as they were initialized. ("heads", "pre_logits", "encoder/cls") is what the
         released ViViT code does for a factorized encoder: it leaves the image model's CLS token behind.
     Raises:
-      UserError: the two do not fit: lists every parameter that has no origin, or one of another shape.
+      UserError: the two do not fit: another number of layers or heads, no counterpart of an attention step, or a list
+        of all parameters of another shape. A parameter without an origin stays new, and is none of these.
     """
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
     theirs = {path: x.shape for path, x in paths(abstract_model(checkpoint.config, checkpoint)).items()}
@@ -94,7 +96,7 @@ def _origin(path: str, shape, theirs: ModelConfig, ours: ModelConfig, arrays: Ma
     if path == "embedding/kernel":
         return _kernel(shape, theirs, ours)
     if path.endswith("/positions/space"):
-        return (path, lambda x: _resized(x, shape, theirs, ours)) if path in arrays else None
+        return (path, lambda x: _resized(x, shape)) if path in arrays else None
     if path.endswith("/positions/time"):
         return (path, lambda x: _zoom(x, 0, shape[0])) if path in arrays else None
     parts = path.split("/")
@@ -117,7 +119,7 @@ def _zoom(table: np.ndarray, axis: int, size: int) -> np.ndarray:
     return np.asarray(resize_axis(jnp.asarray(table), axis, size, "linear"))
 
 
-def _resized(table: np.ndarray, shape, theirs: ModelConfig, ours: ModelConfig) -> np.ndarray:
+def _resized(table: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Rows and columns by zoom; time by tiling what an image had, and by zoom what a video had."""
     for axis in (1, 2):
         table = _zoom(table, axis, shape[axis])

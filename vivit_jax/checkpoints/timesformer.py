@@ -25,6 +25,7 @@ from vivit_jax.checkpoints.conversion import (
     positions_codec,
 )
 from vivit_jax.errors import UserError
+from vivit_jax.models.attention import SCHEMES
 from vivit_jax.variants import model_config, preprocessing
 
 ATTENTION = {"divided_space_time": "divided", "space_only": "space", "joint_space_time": "joint"}
@@ -53,7 +54,7 @@ def fused_attention(ours: str, qkv: str, out: str) -> list[Rule]:
 def rules(config: ModelConfig) -> list[Rule]:
     """The table of the release's names."""
     block, layer = r"encoder/blocks/(\d+)/", r"blocks.\1."
-    spatial = 1 if config.attention == "divided" else 0
+    spatial = len(SCHEMES[config.attention].steps) - 1
     return [
         Rule("embedding/kernel", ("patch_embed.proj.weight",), TORCH_CONV_2D),
         Rule("embedding/bias", ("patch_embed.proj.bias",), SAME),

@@ -9,7 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from vivit_jax.checkpoints.conversion import SAME, Checkpoint, Rule
+from vivit_jax.checkpoints.conversion import Checkpoint
 from vivit_jax.checkpoints.training import saved_steps
 from vivit_jax.config import from_dict
 from vivit_jax.errors import UserError
@@ -36,8 +36,7 @@ def open_checkpoint(workdir: Path, which: Which) -> Checkpoint:
     flat = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in jax.tree.leaves_with_path(params)}
     tensors = {name: lambda x=x: x for name, x in flat.items()}
     labels = tuple(classes) if model.num_classes == len(classes) else None
-    rules = [Rule(r"(.*)", (r"\1",), SAME)]
-    return Checkpoint(str(workdir), model, preprocessing(config.model.name, model), labels, rules, tensors)
+    return Checkpoint(str(workdir), model, preprocessing(config.model.name, model), labels, (), tensors)
 
 
 def _params(path: Path) -> Any:

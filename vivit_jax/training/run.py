@@ -12,7 +12,7 @@ from flax import nnx
 
 from vivit_jax.architecture import ModelConfig, Preprocessing
 from vivit_jax.checkpoints.initialize import initial_params
-from vivit_jax.checkpoints.pretrained import paths
+from vivit_jax.checkpoints.parameters import paths
 from vivit_jax.checkpoints.training import Checkpoints, abstract, saved_steps
 from vivit_jax.config import Config, from_dict, to_dict
 from vivit_jax.data.datasets import VideoDataset
