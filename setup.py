@@ -13,6 +13,7 @@ REQUIRES = [
     "array_record>=0.7,<0.9",
     "grain>=0.2.9,<0.3",
     "av>=14,<19",
+    "simplejpeg>=1.7,<2",
     "ml-collections>=1.0,<2",
     "absl-py>=2.1",
     "einops>=0.8,<0.9",
@@ -27,7 +28,7 @@ REQUIRES = [
     "tqdm>=4.66,<5",
 ]
 PLOTS = ["matplotlib>=3.8,<4"]
-TEST = ["beartype>=0.18", "pre-commit>=3.7", "pyright>=1.1.390", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12,<1"]
+BEAM = ["apache-beam>=2.60,<3"]
 
 setup(
     name="vivit_jax",
@@ -48,10 +49,11 @@ setup(
             "pyright>=1.1.390",
             "pre-commit>=3.7",
             *PLOTS,
+            *BEAM,
         ],
         "plots": PLOTS,
         "torch": ["torch>=2.4,<3"],
-        "beam": ["apache-beam>=2.60,<3"],
+        "beam": BEAM,
         "tpu": ["libtpu>=0.0.20,<0.1"],
         "cuda": ["jax[cuda12]>=0.8,<0.12"],
     },

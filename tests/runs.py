@@ -65,6 +65,11 @@ def command(data_dir: Path, workdir: Path, *flags: str) -> list[str]:
     return [sys.executable, "-m", "vivit_jax.main", f"--config={path}", f"--workdir={workdir}", *flags]
 
 
+def ingest_command(source: Path, data_dir: Path, *flags: str, name: str = "mine") -> list[str]:
+    program = [sys.executable, "-m", "vivit_jax.ingest"]
+    return [*program, f"--source={source}", f"--name={name}", f"--data_dir={data_dir}", *flags]
+
+
 def environment(**variables: str) -> dict[str, str]:
     fast = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     return os.environ | {"XLA_FLAGS": fast, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"} | variables

@@ -1,57 +1,46 @@
-"""python -m vivit_jax.ingest --source=FOLDER_OR_CSV --name=NAME --data_dir=DIR: video files to a TFDS dataset."""
+"""python -m vivit_jax.ingest --source=FOLDER_OR_CSV --name=NAME --data_dir=DIR: video files to a TFDS dataset.
 
-import csv
-import hashlib
-import io
+--layout=kinetics400, and so on, reads a benchmark as its owners distribute it; --check only looks at the source.
+"""
+
 import json
 import os
 import re
-import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
-from tqdm import tqdm
 
 from vivit_jax import errors
 from vivit_jax.config import Data
-from vivit_jax.data import motion_files, workers
-from vivit_jax.data.datasets import Example, dataset_path, write_dataset
-from vivit_jax.data.sources import Entry, check_classes, read_source, split_entries
-from vivit_jax.data.transcode import Clip, TranscodeError, transcode
+from vivit_jax.data import motion_files
+from vivit_jax.data.builder import FolderBuilder, VideoBuilder, build
+from vivit_jax.data.check import check
+from vivit_jax.data.datasets import dataset_path
 from vivit_jax.errors import UserError, disk_space
-from vivit_jax.files import write_bytes, write_json
-
-TIME_LIMIT = 900.0  # seconds for one file
+from vivit_jax.schema import nearest
 
 
-@dataclass(frozen=True)
-class _Job:
-    """Re-encodes one file into the cache."""
+def make_builder(source: Path, name: str, data_dir: Path, layout: str, options: dict[str, Any]) -> VideoBuilder:
+    """The builder of a folder or a CSV, or the one that is registered for a benchmark's layout.
 
-    entry: Entry
-    cache: Path
-    short_side: int
+    Raises:
+      UserError: there is no such layout, or what was given does not go with it.
+    """
+    if not layout:
+        return FolderBuilder(name, source, data_dir=str(data_dir), **options)
+    import tensorflow_datasets as tfds
 
+    from vivit_jax.data.benchmarks import OFFICIAL
 
-def _transcode_once(job: _Job) -> Path:
-    """The cached clip of a job; a clip is known by its content and by how it is encoded."""
-    with job.entry.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    path = job.cache / f"{digest}-{job.short_side}.mp4"
-    if not path.exists():
-        clip = transcode(job.entry.path, job.short_side)
-        facts = asdict(clip)
-        video = facts.pop("video")
-        write_json(path.with_suffix(".json"), facts)
-        write_bytes(path, video)  # last: it says that the clip is complete
-    return path
-
-
-def _cached(path: Path) -> Clip:
-    return Clip(path.read_bytes(), **json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
+    if layout not in OFFICIAL:
+        raise UserError(f"--layout: {layout!r} is none of the benchmarks{nearest(layout, OFFICIAL)}")
+    if name != layout:
+        raise UserError(f"--name: a benchmark has its own name; leave it out, or say --name={layout}")
+    kept = {key: value for key, value in options.items() if key not in ("validation_fraction", "seed")}
+    builder: Any = tfds.builder(layout, data_dir=str(data_dir), **kept)
+    return builder
 
 
 def ingest(
@@ -59,106 +48,98 @@ def ingest(
     name: str,
     data_dir: str | Path,
     *,
+    layout: str = "",
     short_side: int = 256,
+    storage: str = "h264",
     max_skipped: float = 0.05,
     validation_fraction: float = 0.2,
     seed: int = 0,
     num_workers: int | None = None,
+    beam: Sequence[str] | None = None,
 ) -> Path:
-    """Re-encodes the videos of a folder or a CSV and writes them as a TFDS dataset.
+    """Re-encodes the videos of a source and writes them as a TFDS dataset.
 
     Interrupted, it goes on where it stopped; complete, it says so. Call it from a main module guarded by `__name__`.
 
     Args:
       source: a folder of class folders, a folder of train/ and validation/ (and test/) with these, or a CSV
-        `path,label[,split]`.
+        `path,label[,split]`; with `layout`, the benchmark's manual_dir.
+      layout: a benchmark of `vivit_jax.data.benchmarks`, such as "kinetics400" or "ucf101/split_1".
       short_side: pixels that videos are reduced to, never enlarged.
-      max_skipped: part of the files that may turn out not to be videos.
-      validation_fraction: part of each class that becomes the validation split, where the source has none.
+      storage: "h264", or "jpeg" for hosts that are short of processors and not of disk.
+      max_skipped: part of the videos that may be missing or turn out not to be videos.
+      validation_fraction: part of each class that becomes the validation split, where a folder or CSV has none.
+      beam: options of an Apache Beam pipeline to run on, such as ["--runner=DirectRunner", "--direct_num_workers=4"].
     Returns:
-      The dataset's folder, `data_dir/name/1.0.0`; beside it `skipped.csv`, where files were skipped.
+      The dataset's folder, `data_dir/name/1.0.0`; beside it `skipped.csv`, where videos were skipped.
     Raises:
       UserError: the source, the disk or too many of the files are no good; nothing that looks like a dataset is left.
     """
-    source, root = Path(source).expanduser(), Path(data_dir).expanduser() / name
-    _check_arguments(name, short_side, max_skipped, validation_fraction)
-    settings = dict(source=str(source.resolve()), short_side=short_side, seed=seed, split=validation_fraction)
-    path, record = dataset_path(data_dir, name), root / "ingest.json"
+    source, data_dir = Path(source).expanduser(), Path(data_dir).expanduser()
+    _check_arguments(name, short_side, storage, max_skipped, validation_fraction)
+    options = dict(short_side=short_side, storage=storage, max_skipped=max_skipped, num_workers=num_workers)
+    options |= dict(validation_fraction=validation_fraction, seed=seed)
+    path = dataset_path(data_dir, name)
+    if not path.exists():
+        _check_source(source)
+    builder = make_builder(source, name, data_dir, layout, options)
     if path.exists():
-        known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
-        if known != settings:
-            raise UserError(f"--name: {path} exists already, made of {known}; take another name or delete {root}")
-        shutil.rmtree(root / "cache", ignore_errors=True)  # of a run that was killed at its very end
+        known = json.loads((path / "metadata.json").read_text(encoding="utf-8"))
+        if any(known.get(key) != value for key, value in builder.settings.items()):
+            raise UserError(f"--name: {path} exists already, made of {known}; take another name or delete {path}")
+        builder.clean()  # of a run that was killed at its very end
         print(f"{path} is complete already")
         return path
-    entries = read_source(source)
-    check_classes(entries, {entry.label for entry in entries}, "")
-    with disk_space(lambda: f"--data_dir: the disk is full at {root}; free some space and start again"):
-        cache = root / "cache"
-        cache.mkdir(parents=True, exist_ok=True)
-        clips, skipped = _transcode_all(entries, cache, short_side, num_workers or os.cpu_count() or 1)
-        _report_skipped(root, skipped, len(entries), max_skipped)
-        classes = sorted({entry.label for entry in entries})
-        check_classes(clips, classes, " that decodes")
-        splits = split_entries(clips, validation_fraction, seed)
-        write_json(record, settings)
-        write_dataset(data_dir, name, classes, {k: _examples(v, clips) for k, v in splits.items()})
-    shutil.rmtree(cache)
-    sizes = ", ".join(f"{split} {len(members)}" for split, members in splits.items())
-    where = f" ({len(skipped)} skipped, see {root / 'skipped.csv'})" if skipped else ""
-    print(f"Ingested {len(clips)} of {len(entries)} videos{where}: {sizes}, {len(classes)} classes -> {path}")
+    with disk_space(lambda: f"--data_dir: the disk is full at {path.parent}; free some space and start again"):
+        build(builder, source, _beam_options(beam))
+    _report(builder, path, layout)
     return path
 
 
-def _check_arguments(name: str, short_side: int, max_skipped: float, validation_fraction: float) -> None:
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+def _report(builder: VideoBuilder, path: Path, layout: str) -> None:
+    from vivit_jax.data.benchmarks import OFFICIAL
+
+    metadata: Any = builder.info.metadata
+    total, skipped = metadata["videos"], metadata["skipped"]
+    official, _ = OFFICIAL.get(layout, ({}, ()))
+    counts = {name: split.num_examples for name, split in builder.info.splits.items()}
+    counted = {name: f"{n} of {official[name]:,}" if name in official else str(n) for name, n in counts.items()}
+    sizes = ", ".join(f"{name} {n}" for name, n in counted.items())
+    classes = ", ".join(f"{len(names)} {_plural(head)}" for head, names in builder.listed.classes.items())
+    where = f" ({skipped} skipped, see {path.parent / 'skipped.csv'})" if skipped else ""
+    print(f"Ingested {total - skipped} of {total} videos{where}: {sizes}, {classes} -> {path}")
+
+
+def _plural(head: str) -> str:
+    return "classes" if head == "label" else f"{head}s"
+
+
+def _beam_options(flags: Sequence[str] | None) -> Any:
+    if flags is None:
+        return None
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UserError("--beam: needs Apache Beam: pip install vivit_jax[beam]") from error
+    return PipelineOptions(list(flags))
+
+
+def _check_source(source: Path) -> None:
+    if not source.exists():
+        raise UserError(f"--source: {source} does not exist")
+
+
+def _check_arguments(name: str, short_side: int, storage: str, max_skipped: float, validation_fraction: float) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*(/[a-z0-9_]+)?", name):
         raise UserError(f"--name: {name!r} should be lower-case letters, digits and _, as in my_videos")
     if short_side < 16:
         raise UserError(f"--short_side: {short_side} pixels is below 16")
+    if storage not in ("h264", "jpeg"):
+        raise UserError(f"--storage: {storage!r} is none of h264, jpeg")
     if not 0 <= max_skipped <= 1:
         raise UserError(f"--max_skipped: {max_skipped} is not between 0 and 1")
     if not 0 < validation_fraction < 1:
         raise UserError(f"--validation_fraction: {validation_fraction} is not above 0 and below 1")
-
-
-def _transcode_all(entries, cache: Path, short_side: int, num_workers: int) -> tuple[dict[Entry, Path], dict[str, str]]:
-    """The cached clip of each entry, and why the others have none."""
-    clips, skipped = {}, {}
-    jobs = [_Job(entry, cache, short_side) for entry in entries]
-    results = workers.run(_transcode_once, jobs, num_workers, TIME_LIMIT)
-    for job, path, error in tqdm(results, desc="ingest", total=len(jobs), unit="video", mininterval=0.5):
-        if error is None:
-            clips[job.entry] = path
-        elif isinstance(error, TranscodeError | TimeoutError | ChildProcessError):
-            skipped[job.entry.name] = str(error)
-        elif isinstance(error, PermissionError | FileNotFoundError):
-            skipped[job.entry.name] = error.strerror or str(error)
-        else:
-            raise error
-    return {entry: clips[entry] for entry in entries if entry in clips}, dict(sorted(skipped.items()))
-
-
-def _report_skipped(root: Path, skipped: dict[str, str], total: int, max_skipped: float) -> None:
-    path = root / "skipped.csv"
-    path.unlink(missing_ok=True)
-    if not skipped:
-        return
-    table = io.StringIO(newline="")
-    csv.writer(table).writerows([("path", "reason"), *skipped.items()])
-    write_bytes(path, table.getvalue().encode())
-    if len(skipped) > max_skipped * total:
-        first, reason = next(iter(skipped.items()))
-        raise UserError(
-            f"--max_skipped: {len(skipped)} of {total} videos cannot be used ({first}: {reason}; all are in {path}); "
-            f"more than {max_skipped:.0%} is an error, --max_skipped={len(skipped) / total + 0.005:.2f} would go on"
-        )
-
-
-def _examples(entries: list[Entry], clips: dict[Entry, Path]) -> Iterator[tuple[str, Example]]:
-    by_name = {(entry.name, entry.label): path for entry, path in clips.items()}
-    for index, entry in enumerate(entries):
-        facts: dict[str, Any] = asdict(_cached(by_name[entry.name, entry.label]))
-        yield f"{index:08d}", facts | {"label": entry.label, "path": entry.name}
 
 
 def ensure(data: Data) -> None:
@@ -177,24 +158,42 @@ def main(argv) -> None:
     if len(argv) > 1:
         raise UserError(f"{argv[1]!r}: flags start with --")
     values = flags.FLAGS.flag_values_dict()
-    required = {key: values[key] for key in ("source", "name", "data_dir")}
+    name = values["name"] or values["layout"]
+    required = {"source": values["source"]}
+    required |= {} if values["check"] else {"name": name, "data_dir": values["data_dir"]}
     if missing := [f"--{key}" for key, value in required.items() if not value]:
         raise UserError(f"{' and '.join(missing)} missing, as in --source=videos --name=mine --data_dir=data")
-    options = ("short_side", "max_skipped", "validation_fraction", "seed", "num_workers")
-    ingest(**required, **{key: values[key] for key in options})
+    if values["check"]:
+        _check(Path(values["source"]).expanduser(), values["layout"], values["num_workers"])
+        return
+    options = ("layout", "short_side", "storage", "max_skipped", "validation_fraction", "seed", "num_workers", "beam")
+    ingest(values["source"], name, values["data_dir"], **{key: values[key] for key in options})
+
+
+def _check(source: Path, layout: str, num_workers: int | None) -> None:
+    from vivit_jax.data.benchmarks import OFFICIAL
+
+    _check_source(source)
+    listing = make_builder(source, layout or "checked", Path("."), layout, {}).read(source)
+    for line in check(listing, *OFFICIAL.get(layout, ({}, ())), num_workers or os.cpu_count() or 1):
+        print(line)
 
 
 def _define_flags() -> None:
     flags.DEFINE_string("source", None, "A folder of class folders, or a CSV path,label[,split].")
     flags.DEFINE_string("name", None, "What the dataset will be called.")
     flags.DEFINE_string("data_dir", None, "Where datasets live.")
+    flags.DEFINE_string("layout", "", "A benchmark, as its owners distribute it: kinetics400, ucf101/split_1, ...")
+    flags.DEFINE_bool("check", False, "Only look at the source: decode every video, write nothing.")
     flags.DEFINE_integer("short_side", 256, "Pixels that the short side is reduced to.")
-    flags.DEFINE_float("max_skipped", 0.05, "Part of the files that may be unusable.")
+    flags.DEFINE_string("storage", "h264", "h264, or jpeg: five times the bytes, a fraction of the work to decode.")
+    flags.DEFINE_float("max_skipped", 0.05, "Part of the videos that may be missing or unusable.")
     flags.DEFINE_float(
         "validation_fraction", 0.2, "Part of each class held out, where the source has no validation split."
     )
     flags.DEFINE_integer("seed", 0, "Of that split.")
     flags.DEFINE_integer("num_workers", None, "Processes; as many as cores by default.", lower_bound=1)
+    flags.DEFINE_multi_string("beam", None, "An option of an Apache Beam pipeline to run on; may be repeated.")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,25 @@
 """Frames of an ingested video by their numbers, cropped and resized on the way."""
 
 import io
+import time
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
 import av.filter
 import numpy as np
+import simplejpeg
+
+TIME_LIMIT = 60.0  # seconds for the frames of one clip
+MAX_SIDE = 8192  # pixels
 
 
 class DecodeError(ValueError):
-    """A frame is not there."""
+    """Why frames cannot be had, in a few words that are the same for all such videos."""
 
 
 def decode(
@@ -19,6 +28,7 @@ def decode(
     *,
     size: tuple[int, int] | None = None,
     box: tuple[float, float, float, float] | None = None,
+    frame_sizes: Sequence[int] = (),
 ) -> np.ndarray:
     """Decodes some frames, from the key frame before the first of them and no further than the last.
 
@@ -27,43 +37,73 @@ def decode(
       indices: int, frame numbers in any order, with repeats.
       size: height and width of the result, in pixels; those of the box by default.
       box: top, left, height and width of what is kept, in pixels of the stored frame; the whole frame by default.
+      frame_sizes: bytes of each frame, where `video` is JPEG frames end to end.
     Returns:
       uint8 RGB [len(indices), height, width, 3].
     Raises:
-      DecodeError: a frame is missing, or the bytes are no video.
+      DecodeError: a frame is missing, the bytes are no video, or a limit is passed.
     """
-    wanted = np.unique(indices)
-    try:
-        with av.open(io.BytesIO(video) if isinstance(video, bytes) else str(video)) as container:
-            kept = _decode(container, wanted, size, box)
-    except av.error.FFmpegError as error:
-        raise DecodeError(f"does not decode: {error.strerror or error}") from error
-    if missing := [int(i) for i in wanted if int(i) not in kept]:
-        raise DecodeError(f"frame {missing[0]} is missing")
+    wanted, deadline = np.unique(indices), time.monotonic() + TIME_LIMIT
+    if frame_sizes:
+        frames = _jpeg_frames(video if isinstance(video, bytes) else Path(video).read_bytes(), wanted, frame_sizes)
+        kept = _keep(frames, set(wanted.tolist()), size, box, deadline)
+    else:
+        kept = _video_frames(video, wanted, size, box, deadline)
+    if len(kept) < len(wanted):
+        raise DecodeError("a frame is missing")
     return np.stack([kept[int(i)] for i in indices])
 
 
-def _decode(container, wanted: np.ndarray, size, box) -> dict[int, np.ndarray]:
-    stream = container.streams.video[0]
-    stream.thread_type, stream.codec_context.thread_count = "NONE", 1
-    ticks = stream.duration / stream.frames  # per frame, in the stream's time base
-    container.seek(int(wanted[0] * ticks), stream=stream, backward=True)
-    chosen, kept, graph = set(wanted.tolist()), {}, None
-    for frame in container.decode(stream):
-        number = round(frame.pts / ticks)
+def _video_frames(video, wanted: np.ndarray, size, box, deadline: float) -> dict[int, np.ndarray]:
+    try:
+        with av.open(io.BytesIO(video) if isinstance(video, bytes) else str(video)) as container:
+            source: Any = container
+            stream = source.streams.video[0]
+            stream.thread_type, stream.codec_context.thread_count = "NONE", 1
+            ticks = stream.duration / stream.frames  # per frame, in the stream's time base
+            source.seek(int(wanted[0] * ticks), stream=stream, backward=True)
+            frames = ((round(frame.pts / ticks), frame) for frame in source.decode(stream))
+            return _keep(frames, set(wanted.tolist()), size, box, deadline)
+    except av.error.FFmpegError as error:
+        raise DecodeError("does not decode") from error
+    except (LookupError, TypeError, ZeroDivisionError) as error:  # no stream, no duration, no count
+        raise DecodeError("is no ingested video") from error
+
+
+def _jpeg_frames(video: bytes, wanted: np.ndarray, frame_sizes: Sequence[int]):
+    ends, view = list(accumulate(frame_sizes)), memoryview(video)
+    for number in wanted[(wanted >= 0) & (wanted < len(ends))].tolist():
+        picture = view[ends[number] - frame_sizes[number] : ends[number]]
+        try:
+            yield number, av.VideoFrame.from_ndarray(simplejpeg.decode_jpeg(picture, "RGB"), format="rgb24")
+        except ValueError as error:
+            raise DecodeError("does not decode") from error
+
+
+def _keep(frames, chosen: set[int], size, box, deadline: float) -> dict[int, np.ndarray]:
+    """Of numbered frames the chosen ones, cropped and resized, and none after the last of them."""
+    kept: dict[int, np.ndarray] = {}
+    graph, last = None, max(chosen)
+    for number, frame in frames:
+        if time.monotonic() > deadline:
+            raise DecodeError(f"takes more than {TIME_LIMIT:g} seconds")
         if number in chosen:
-            graph = graph or _graph(frame, stream.time_base, size, box)
+            graph = graph or _graph(frame, size, box)
+            frame.time_base = Fraction(1, 1000)
             graph.push(frame)
             kept[number] = graph.pull().to_ndarray()
-        if number >= wanted[-1]:
+        if number >= last:
             break
     return kept
 
 
-def _graph(frame, time_base, size, box):
+def _graph(frame, size, box) -> Any:
     """Crop, resize and conversion to RGB in one pass of libswscale."""
+    if max(frame.height, frame.width) > MAX_SIDE:
+        raise DecodeError(f"has more than {MAX_SIDE} pixels in a row or column")
     graph = av.filter.Graph()
-    nodes = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=time_base)]
+    shape = dict(width=frame.width, height=frame.height, format=frame.format.name)
+    nodes = [graph.add_buffer(**shape, time_base=Fraction(1, 1000))]
     top, left, height, width = box or (0, 0, frame.height, frame.width)
     if box:
         whole = [round(x) for x in (width, height, left, top)]

@@ -1,15 +1,21 @@
 """Runs a function over many inputs in processes that may crash or hang without taking the others along."""
 
 import multiprocessing
+import resource
 import time
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+MEMORY_LIMIT = 8 << 30  # bytes of address space of a process: what asks for more fails, not the machine
 _context = multiprocessing.get_context("spawn")  # forking after JAX has started threads can deadlock
 
 
 def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    limit = MEMORY_LIMIT if most == resource.RLIM_INFINITY else min(MEMORY_LIMIT, most)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+    pipe.send("started")
     while True:
         try:
             item = pipe.recv()
@@ -27,16 +33,53 @@ class _Worker:
         self.process = _context.Process(target=_serve, args=(function, theirs), daemon=True)
         self.process.start()
         theirs.close()
-        self.item, self.deadline = None, 0.0
+        self.started, self.item, self.deadline = False, None, 0.0
+
+    def _await_start(self) -> None:
+        try:
+            self.started = self.started or bool(self.pipe.recv())
+        except (EOFError, ConnectionResetError) as error:
+            raise RuntimeError("a worker process does not start; is the main module guarded by __name__?") from error
 
     def give(self, item: Any, time_limit: float) -> None:
+        self._await_start()
         self.item, self.deadline = item, time.monotonic() + time_limit
         self.pipe.send(item)
+
+    def take(self, ready: bool) -> tuple[tuple[Any, Exception | None], bool]:
+        """(result, error), and whether the process is still good for another item."""
+        if not ready:
+            return (None, TimeoutError("takes too long")), False
+        try:
+            return self.pipe.recv(), True
+        except (EOFError, ConnectionResetError):
+            return (None, ChildProcessError("crashes the decoder")), False
 
     def end(self) -> None:
         self.pipe.close()
         self.process.kill()
         self.process.join()
+
+
+class Isolated:
+    """Calls a function in a process of its own, which is replaced when it crashes or hangs; not thread-safe."""
+
+    def __init__(self, function: Callable[[Any], Any], time_limit: float):
+        self.function, self.time_limit, self._worker = function, time_limit, None
+
+    def __call__(self, item: Any) -> tuple[Any, Exception | None]:
+        """(result, error), as of `run`."""
+        self._worker = worker = self._worker or _Worker(self.function)
+        worker.give(item, self.time_limit)
+        outcome, alive = worker.take(bool(wait([worker.pipe], self.time_limit)))
+        if not alive:
+            self.close()
+        return outcome
+
+    def close(self) -> None:
+        if self._worker is not None:
+            self._worker.end()
+            self._worker = None
 
 
 def run(
@@ -51,16 +94,16 @@ def run(
     """
     remaining, workers = list(items)[::-1], []
     try:
-        for _ in range(min(num_workers, len(remaining))):
-            workers.append(_Worker(function))
-            workers[-1].give(remaining.pop(), time_limit)
+        workers += [_Worker(function) for _ in range(min(num_workers, len(remaining)))]
+        for worker in workers:
+            worker.give(remaining.pop(), time_limit)
         while workers:
             timeout = max(0.0, min(worker.deadline for worker in workers) - time.monotonic())
             ready = wait([worker.pipe for worker in workers], timeout)
             for worker in list(workers):
                 if worker.pipe not in ready and time.monotonic() < worker.deadline:
                     continue
-                item, (result, error), alive = worker.item, *_receive(worker, ready)
+                item, (result, error), alive = worker.item, *worker.take(worker.pipe in ready)
                 if not alive:
                     worker.end()
                     workers.remove(worker)
@@ -75,12 +118,3 @@ def run(
     finally:
         for worker in workers:
             worker.end()
-
-
-def _receive(worker: _Worker, ready: list) -> tuple[tuple[Any, Exception | None], bool]:
-    if worker.pipe not in ready:
-        return (None, TimeoutError("takes too long")), False
-    try:
-        return worker.pipe.recv(), True
-    except (EOFError, ConnectionResetError):
-        return (None, ChildProcessError("crashes the decoder")), False
