@@ -7,7 +7,7 @@ def get_config():
     config = base()
     config.model.update(name="timesformer_b", dropout=0.1)
     config.data.update(name="mine", stride=8.0, crop_area=(0.4, 1.0))
-    config.augment.update(flip=0.5, jitter=0.5)
+    config.augment.update(jitter=0.5)
     config.optimizer.update(name="adamw", weight_decay=0.05)
     config.schedule.update(learning_rate=1e-4, warmup_epochs=2.0)
     config.train.update(batch_size=16, epochs=20.0, label_smoothing=0.1, eval_every_epochs=5.0, checkpoint_every=100)

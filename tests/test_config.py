@@ -47,10 +47,12 @@ def test_k400_fe_builds_its_model_and_step_at_full_size():
     batch = {
         "video": jax.ShapeDtypeStruct((64, 32, 224, 224, 3), jnp.uint8),
         "label": jax.ShapeDtypeStruct((64,), jnp.int32),
+        "weight": jax.ShapeDtypeStruct((64,), jnp.float32),
+        "fault": jax.ShapeDtypeStruct((64,), jnp.int32),
     }
     new, metrics = jax.eval_shape(train_step_fn(config, graph, feeding, optimizer, schedule), state, batch)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), new) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
-    assert set(metrics) == {"loss", "top_1", "grad_norm", "learning_rate"}
+    assert set(metrics) == {"loss", "top_1", "grad_norm", "learning_rate", "dropped"}
     # The released schedule: 2.5 epochs of warm-up, then a cosine over what is left.
     for step, rate in ((0, 0.0), (100, 5.95947553e-04), (8390, 0.05), (33560, 4.13715206e-02), (100678, 0.0)):
         assert float(schedule(step)) == pytest.approx(rate, rel=1e-4, abs=1e-7)

@@ -39,7 +39,7 @@ def test_every_video_once_whatever_the_size(data_dir, tmp_path, size, average):
         lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), run.new_state()["params"]
     )
     source = Part(run.dataset.source("validation"), size)
-    metrics = Evaluator(config, run.graph, run.mesh, params)(params, source, "validation")
+    metrics = Evaluator(config, run.graph, run.mesh, params, tmp_path)(params, source, "validation")
     model = nnx.merge(run.graph, params)
     classify = jax.jit(lambda clip: model(normalize(to_float(clip), model.preprocessing)))
     scores, labels = [], []

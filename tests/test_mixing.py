@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import runs
-from vivit_jax.config import Augment
 from vivit_jax.data.augment import augment_clips
 from vivit_jax.data.mixing import cutmix, erase, mix, mixup
+from vivit_jax.sections import Augment
 from vivit_jax.training import loop
 from vivit_jax.training.losses import cross_entropy
 
@@ -95,5 +95,5 @@ def test_training_with_all_of_it(data_dir, tmp_path):
 
 def test_erasing_is_part_of_augmentation():
     video = jax.random.randint(jax.random.key(0), (8, 2, 16, 16, 3), 0, 256).astype(jnp.uint8)
-    plain, erased = (augment_clips(video, jax.random.key(1), Augment(erase=rate)) for rate in (0.0, 1.0))
+    plain, erased = (augment_clips(video, jax.random.key(1), Augment(flip=0.5, erase=rate)) for rate in (0.0, 1.0))
     assert ((plain != erased).any((1, 2, 3, 4))).all() and 0 < (plain != erased).mean() < 0.4

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from vivit_jax.config import Augment
 from vivit_jax.data.augment import augment_clips
 from vivit_jax.data.randaugment import GRAY, OPERATIONS, apply, randaugment
+from vivit_jax.sections import Augment
 
 PILLOW = {  # at magnitude 5: level 0.5
     "color": lambda x: ImageEnhance.Color(x).enhance(1.0),
@@ -113,5 +113,5 @@ def test_clips_draw_their_own_operations():
 
 def test_it_is_part_of_augmentation():
     video = jnp.asarray(clip(2)[None].repeat(4, 0))
-    plain, changed = (augment_clips(video, jax.random.key(3), Augment(randaugment=n, magnitude=15.0)) for n in (0, 2))
+    plain, changed = (augment_clips(video, jax.random.key(3), Augment(flip=0.5, randaugment=n)) for n in (0, 2))
     assert changed.shape == plain.shape and (np.abs(changed - plain).max((1, 2, 3, 4)) > 0.01).sum() >= 3

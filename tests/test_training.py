@@ -102,7 +102,7 @@ def test_ema_is_evaluated(data_dir, tmp_path):
     checkpoints = Checkpoints(tmp_path, 1)
     checkpoints.close()
     run = open_run(config, tmp_path)
-    evaluator = loop.Evaluator(config, run.graph, run.mesh, state["ema"])
+    evaluator = loop.Evaluator(config, run.graph, run.mesh, state["ema"], tmp_path)
     assert evaluator(state["ema"], run.dataset.source("validation"), "validation") == metrics
 
 

@@ -22,6 +22,9 @@ Attention = Literal[
 WITHOUT_CLS = ("factorized_self_attention", "factorized_self_attention_time_space", "factorized_dot_product")
 
 
+Labels = tuple[str, ...] | dict[str, tuple[str, ...]]  # names of the classes, by head where there are several
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The architecture of a video transformer.
@@ -69,9 +72,13 @@ class ModelConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"model.{name}: {getattr(self, name)} is not between 0 and 1")
 
+    @property
+    def heads(self) -> dict[str, int]:
+        """Classes by head; a single one is called `head`."""
+        return {"head": self.num_classes} if isinstance(self.num_classes, int) else dict(self.num_classes)
+
     def _check_sizes(self):
-        heads = [("", self.num_classes)] if isinstance(self.num_classes, int) else self.num_classes
-        if not heads or any(n < 1 for _, n in heads):
+        if not self.heads or any(n < 1 for n in self.heads.values()):
             raise UserError(f"model.num_classes: {self.num_classes}; every head needs at least 1 class")
         for name in ("num_frames", "tubelet_size", "width", "num_layers", "num_heads", "mlp_dim"):
             if getattr(self, name) < 1:

@@ -13,13 +13,13 @@ from typing import Any
 from absl import flags
 
 from vivit_jax import errors
-from vivit_jax.config import Data
 from vivit_jax.data import motion_files
 from vivit_jax.data.builder import FolderBuilder, VideoBuilder, build
 from vivit_jax.data.check import check
 from vivit_jax.data.datasets import dataset_path
 from vivit_jax.errors import UserError, disk_space
 from vivit_jax.schema import nearest
+from vivit_jax.sections import Data
 
 
 def make_builder(source: Path, name: str, data_dir: Path, layout: str, options: dict[str, Any]) -> VideoBuilder:

@@ -1,6 +1,7 @@
 """python -m vivit_jax.main --config=configs/demo.py --workdir=runs/demo [--mode=train|evaluate] [--config.KEY=VALUE]
 
---mode=summary prints what the config's model costs; without --config, what every model does.
+--mode=inspect draws a training batch as the model sees it. --mode=summary prints what the config's model costs; without
+--config, what every model does.
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="A file of configs/, whose keys --config.KEY=VALUE sets."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives: checkpoints, logs, metrics.json.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "summary"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "inspect", "summary"], "What to do.")
 
 
 def main(argv) -> None:
@@ -34,10 +35,11 @@ def main(argv) -> None:
             "--config and --workdir are both needed, as in --config=configs/demo.py --workdir=runs/demo"
         )
     from vivit_jax import ingest
-    from vivit_jax.training import loop
+    from vivit_jax.training import contact_sheet, loop
 
     ingest.ensure(config.data)
-    {"train": loop.train, "evaluate": loop.evaluate}[MODE.value](config, Path(WORKDIR.value))
+    verbs = {"train": loop.train, "evaluate": loop.evaluate, "inspect": contact_sheet.inspect}
+    verbs[MODE.value](config, Path(WORKDIR.value))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def defaults(kind: type) -> ConfigDict:
     for field in dataclasses.fields(kind):
         if dataclasses.is_dataclass(field.type):
             values[field.name] = defaults(typing.cast(type, field.type))
-        elif field.default is not dataclasses.MISSING:
+        elif field.default is not dataclasses.MISSING and field.default is not None:
             values[field.name] = field.default
         else:
             values[field.name] = placeholder(field.type)
@@ -40,6 +40,8 @@ def placeholder(kind: Any):
     """An unset value that takes `kind` from a flag."""
     if typing.get_origin(kind) is Literal:
         kind = str
+    given = [of for of in typing.get_args(kind) if of is not types.NoneType]
+    kind = given[0] if len(given) == 1 else kind  # float | None
     return config_dict.placeholder(kind if kind in (int, float, bool, str) else object)
 
 
@@ -85,6 +87,8 @@ def convert(expected: Any, value: Any, where: str) -> Any:
     if origin is dict:
         return dict(value)
     if origin is types.UnionType:
+        if value is None and types.NoneType in args:
+            return None
         kinds = [kind for kind in args if isinstance(value, typing.get_origin(kind) or kind)]
         return convert(kinds[0] if kinds else args[0], value, where)
     if value is None:

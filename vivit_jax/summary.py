@@ -66,13 +66,12 @@ def cost(config: ModelConfig) -> tuple[int, int]:
 def row(name: str, config: ModelConfig) -> str:
     """One model's line of the table, in Markdown."""
     parameters, adds = cost(config)
-    heads = config.num_classes if isinstance(config.num_classes, int) else sum(n for _, n in config.num_classes)
     _, *paper = PAPERS.get(name, (0, None, None))
     cells = [
         name,
         f"{config.num_frames} x {config.image_size[0]} x {config.image_size[1]}",
         " x ".join(map(str, config.grid)),
-        heads,
+        " + ".join(map(str, config.heads.values())),
         f"{parameters:,}",
         "" if paper[0] is None else f"{paper[0]:.1f}M",
         f"{adds / 1e9:,.1f}G",

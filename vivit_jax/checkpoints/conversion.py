@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vivit_jax.architecture import ModelConfig, Preprocessing
+from vivit_jax.architecture import Labels, ModelConfig, Preprocessing
 from vivit_jax.errors import UserError
 
 Tensors = Mapping[str, Callable[[], np.ndarray]]  # names and how to read each; nothing is read before it is asked for
@@ -91,7 +91,7 @@ class Checkpoint:
     source: str
     config: ModelConfig
     preprocessing: Preprocessing
-    labels: tuple[str, ...] | None
+    labels: Labels | None
     rules: Sequence[Rule]
     tensors: Tensors
     exact: bool = True  # whether ours is the same model; else it can only initialize others

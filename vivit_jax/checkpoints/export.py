@@ -89,7 +89,7 @@ def _theirs(model_type: str, config: ModelConfig) -> dict[str, Any]:
 def _labels(model: VideoTransformer) -> dict[str, Any]:
     classes = model.config.num_classes
     if not isinstance(classes, int):
-        return {}
+        return {"labels": model.labels} if model.labels else {}
     names = model.labels or tuple(f"LABEL_{index}" for index in range(classes))
     return {
         "id2label": {str(index): name for index, name in enumerate(names)},

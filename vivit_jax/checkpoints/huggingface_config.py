@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vivit_jax.architecture import ModelConfig, Preprocessing
+from vivit_jax.architecture import Labels, ModelConfig, Preprocessing
 from vivit_jax.checkpoints.conversion import Tensors
 from vivit_jax.checkpoints.timesformer import ATTENTION, released_preprocessing
 from vivit_jax.errors import UserError
@@ -43,8 +43,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def labels(values: Mapping[str, Any]) -> tuple[str, ...] | None:
+def labels(values: Mapping[str, Any]) -> Labels | None:
     """The names of the classes; None where they were never given any."""
+    if heads := values.get("labels"):  # ours, of several heads
+        return {head: tuple(names) for head, names in heads.items()}
     names = values.get("id2label")
     if not names or all(name == f"LABEL_{index}" for index, name in names.items()):
         return None

@@ -32,10 +32,12 @@ def open_checkpoint(workdir: Path, which: Which) -> Checkpoint:
         params = _params(folder / "state")
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder}: cannot be read ({str(error).splitlines()[0]})") from error
-    model = config.model.architecture(len(classes))
+    several = isinstance(classes, dict)
+    labels = {head: tuple(names) for head, names in classes.items()} if several else tuple(classes)
+    counts = {head: len(names) for head, names in classes.items()} if several else len(classes)
+    model = config.model.architecture(counts)
     flat = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in jax.tree.leaves_with_path(params)}
     tensors = {name: lambda x=x: x for name, x in flat.items()}
-    labels = tuple(classes) if model.num_classes == len(classes) else None
     return Checkpoint(str(workdir), model, preprocessing(config.model.name, model), labels, (), tensors)
 
 

@@ -1,4 +1,4 @@
-"""Photometric augmentation on the device: uint8 clips in, floats out, the same change for every frame of a clip."""
+"""Augmentation on the device: uint8 clips in, floats out, the same change for every frame of a clip."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from vivit_jax.architecture import Preprocessing
-from vivit_jax.config import Augment
-from vivit_jax.data.mixing import erase
+from vivit_jax.data.mixing import erase, mix
 from vivit_jax.data.randaugment import randaugment
+from vivit_jax.sections import Augment
 
 
 def _jitter(clip: jax.Array, key: jax.Array, augment: Augment) -> jax.Array:
@@ -43,9 +43,13 @@ def augment_clips(video: jax.Array, key: jax.Array, augment: Augment) -> jax.Arr
       float32 [B, T, h, w, 3] in [0, 1].
     """
 
+    flip = augment.flip
+    if flip is None:
+        raise ValueError("augment.flip is not decided; a run does it by the names of the classes")
+
     def one(clip: jax.Array, key: jax.Array) -> jax.Array:
         key_flip, key_jitter, key_gray = jax.random.split(key, 3)
-        clip = _sometimes(augment.flip, lambda x, _: x[:, :, ::-1], clip, key_flip)
+        clip = _sometimes(flip, lambda x, _: x[:, :, ::-1], clip, key_flip)
         if augment.randaugment:
             clip = randaugment(clip, jax.random.fold_in(key, 1), augment.randaugment, augment.magnitude)
         clip = _sometimes(augment.jitter, lambda x, k: _jitter(x, k, augment), clip, key_jitter)
@@ -53,6 +57,29 @@ def augment_clips(video: jax.Array, key: jax.Array, augment: Augment) -> jax.Arr
 
     video = jax.vmap(one)(to_float(video), jax.random.split(key, video.shape[0]))
     return erase(video, jax.random.fold_in(key, 0), augment.erase) if augment.erase else video
+
+
+def augment_batch(
+    batch: dict[str, Any], key: jax.Array, augment: Augment, num_classes: int | dict[str, int]
+) -> tuple[jax.Array, Any]:
+    """What a model is trained on: the clips of a batch changed at random, and mixed, with their labels.
+
+    Args:
+      batch: of `train_batches`. A clip that could not be had is mixed with nothing.
+      num_classes: of each head, as the model's config has it.
+    Returns:
+      float32 [B, T, h, w, 3] in [0, 1]; the labels as they are, or float [B, K], by head where there are several.
+    """
+    video, targets = augment_clips(batch["video"], key, augment), batch["label"]
+    if not augment.mixup and not augment.cutmix:
+        return video, targets
+    targets = jax.tree.map(jax.nn.one_hot, targets, num_classes)
+    blank = batch["weight"] == 0
+    # In the place of a blank clip its counterpart, which is so mixed with itself; the blank one weighs nothing.
+    video, targets = jax.tree.map(
+        lambda x: jnp.where(blank.reshape(-1, *(1,) * (x.ndim - 1)), x[::-1], x), (video, targets)
+    )
+    return mix(video, targets, jax.random.fold_in(key, 1), augment)
 
 
 def to_float(video: jax.Array) -> jax.Array:

@@ -5,12 +5,12 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from vivit_jax.architecture import Labels
 from vivit_jax.data.clips import Example
 from vivit_jax.errors import UserError
 
 VERSION = "1.0.0"
 HEAD = "label"  # of a dataset that has a single one
-ClassNames = tuple[str, ...] | dict[str, tuple[str, ...]]  # by head where there are several
 
 
 def dataset_path(data_dir: str | Path, name: str) -> Path:
@@ -36,7 +36,7 @@ class VideoDataset:
             for head, feature in features.items()
             if isinstance(feature, tfds.features.ClassLabel)
         }
-        self.class_names: ClassNames = classes[HEAD] if classes.keys() == {HEAD} else classes
+        self.class_names: Labels = classes[HEAD] if classes.keys() == {HEAD} else classes
         self.splits: dict[str, int] = {str(k): int(v.num_examples) for k, v in self._builder.info.splits.items()}
 
     @property

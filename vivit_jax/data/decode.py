@@ -18,8 +18,26 @@ TIME_LIMIT = 60.0  # seconds for the frames of one clip
 MAX_SIDE = 8192  # pixels
 
 
+# Why frames cannot be had, by the name under which a run counts them.
+FAULTS = {
+    "unreadable": "its record cannot be read",
+    "undecodable": "does not decode",
+    "missing_frame": "a frame is missing",
+    "too_slow": f"takes more than {TIME_LIMIT:g} seconds",
+    "too_large": f"has more than {MAX_SIDE} pixels in a row or column",
+}
+
+
+# What else comes of bytes that are no video: no stream, codec, duration or count, or numbers beyond all bounds.
+_NONSENSE = (LookupError, TypeError, AttributeError, ArithmeticError, ValueError, MemoryError)
+
+
 class DecodeError(ValueError):
-    """Why frames cannot be had, in a few words that are the same for all such videos."""
+    """Frames cannot be had; `fault` is one of FAULTS."""
+
+    def __init__(self, fault: str):
+        super().__init__(FAULTS[fault])
+        self.fault = fault
 
 
 def decode(
@@ -50,7 +68,7 @@ def decode(
     else:
         kept = _video_frames(video, wanted, size, box, deadline)
     if len(kept) < len(wanted):
-        raise DecodeError("a frame is missing")
+        raise DecodeError("missing_frame")
     return np.stack([kept[int(i)] for i in indices])
 
 
@@ -64,10 +82,10 @@ def _video_frames(video, wanted: np.ndarray, size, box, deadline: float) -> dict
             source.seek(int(wanted[0] * ticks), stream=stream, backward=True)
             frames = ((round(frame.pts / ticks), frame) for frame in source.decode(stream))
             return _keep(frames, set(wanted.tolist()), size, box, deadline)
-    except av.error.FFmpegError as error:
-        raise DecodeError("does not decode") from error
-    except (LookupError, TypeError, ZeroDivisionError) as error:  # no stream, no duration, no count
-        raise DecodeError("is no ingested video") from error
+    except DecodeError:
+        raise
+    except (av.error.FFmpegError, *_NONSENSE) as error:
+        raise DecodeError("undecodable") from error
 
 
 def _jpeg_frames(video: bytes, wanted: np.ndarray, frame_sizes: Sequence[int]):
@@ -77,7 +95,7 @@ def _jpeg_frames(video: bytes, wanted: np.ndarray, frame_sizes: Sequence[int]):
         try:
             yield number, av.VideoFrame.from_ndarray(simplejpeg.decode_jpeg(picture, "RGB"), format="rgb24")
         except ValueError as error:
-            raise DecodeError("does not decode") from error
+            raise DecodeError("undecodable") from error
 
 
 def _keep(frames, chosen: set[int], size, box, deadline: float) -> dict[int, np.ndarray]:
@@ -86,7 +104,7 @@ def _keep(frames, chosen: set[int], size, box, deadline: float) -> dict[int, np.
     graph, last = None, max(chosen)
     for number, frame in frames:
         if time.monotonic() > deadline:
-            raise DecodeError(f"takes more than {TIME_LIMIT:g} seconds")
+            raise DecodeError("too_slow")
         if number in chosen:
             graph = graph or _graph(frame, size, box)
             frame.time_base = Fraction(1, 1000)
@@ -100,7 +118,7 @@ def _keep(frames, chosen: set[int], size, box, deadline: float) -> dict[int, np.
 def _graph(frame, size, box) -> Any:
     """Crop, resize and conversion to RGB in one pass of libswscale."""
     if max(frame.height, frame.width) > MAX_SIDE:
-        raise DecodeError(f"has more than {MAX_SIDE} pixels in a row or column")
+        raise DecodeError("too_large")
     graph = av.filter.Graph()
     shape = dict(width=frame.width, height=frame.height, format=frame.format.name)
     nodes = [graph.add_buffer(**shape, time_base=Fraction(1, 1000))]

@@ -1,19 +1,21 @@
 """Augmentation across the clips of a batch, on the device: mixup, CutMix; and random erasing. Alike for all frames."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from vivit_jax.config import Augment
+from vivit_jax.sections import Augment
 
 _ERASED_AREA, _ERASED_ASPECT = (0.02, 1 / 3), (0.3, 1 / 0.3)  # Zhong et al. 2017
 
 
-def mix(video: jax.Array, targets: jax.Array, key: jax.Array, augment: Augment) -> tuple[jax.Array, jax.Array]:
+def mix(video: jax.Array, targets: Any, key: jax.Array, augment: Augment) -> tuple[jax.Array, Any]:
     """Mixes every clip with its counterpart from the other end of the (global) batch.
 
     Args:
       video: float [B, T, h, w, 3].
-      targets: float [B, K], rows that sum to 1.
+      targets: float [B, K], rows that sum to 1; or one by head.
     Returns:
       mixed video and targets. With both mixup and CutMix on, a coin decides for the batch.
     """
@@ -36,18 +38,22 @@ def _beta(key: jax.Array, alpha: float) -> jax.Array:
     return jax.random.beta(key, alpha, alpha)
 
 
-def mixup(video: jax.Array, targets: jax.Array, part: jax.Array) -> tuple[jax.Array, jax.Array]:
+def mixup(video: jax.Array, targets: Any, part: jax.Array) -> tuple[jax.Array, Any]:
     """`part` of each clip and the rest of its counterpart (Zhang et al. 2017; one part for the batch, as in Scenic)."""
-    return part * video + (1 - part) * video[::-1], part * targets + (1 - part) * targets[::-1]
+    return _weighed(video, part), jax.tree.map(lambda x: _weighed(x, part), targets)
 
 
-def cutmix(video: jax.Array, targets: jax.Array, key: jax.Array, alpha: float) -> tuple[jax.Array, jax.Array]:
+def _weighed(x: jax.Array, part: jax.Array) -> jax.Array:
+    return part * x + (1 - part) * x[::-1]
+
+
+def cutmix(video: jax.Array, targets: Any, key: jax.Array, alpha: float) -> tuple[jax.Array, Any]:
     """Pastes a box of the counterpart over each clip; labels weigh what is seen of each (Yun et al. 2019)."""
     key_part, key_box = jax.random.split(key)
     side = jnp.sqrt(1 - _beta(key_part, alpha))
     inside = _box(key_box, video.shape[2:4], side, side)
     part = 1 - inside.mean()
-    return jnp.where(inside[..., None], video[::-1], video), part * targets + (1 - part) * targets[::-1]
+    return jnp.where(inside[..., None], video[::-1], video), jax.tree.map(lambda x: _weighed(x, part), targets)
 
 
 def erase(video: jax.Array, key: jax.Array, probability: float) -> jax.Array:

@@ -1,6 +1,7 @@
 """From an ingested dataset to batches of uint8 clips: Grain over random access, a function of (seed, step) alone."""
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,66 +11,97 @@ import jax
 import numpy as np
 from absl import flags
 
-from vivit_jax.config import Config, Data
+from vivit_jax.config import Config
 from vivit_jax.data import sampling
-from vivit_jax.data.decode import DecodeError, decode
+from vivit_jax.data.decode import FAULTS, DecodeError, decode
 from vivit_jax.errors import UserError
+from vivit_jax.sections import Data
 
-Batch = dict[str, np.ndarray]
-
-
-def _timing(data: Data, example: dict[str, Any]) -> tuple[float, str, str]:
-    stride = data.stride or max(example["fps"] / data.target_fps, 1e-6)
-    return stride, data.sampling, data.short_clips
-
-
-def _decode(example: dict[str, Any], indices: np.ndarray, size: tuple[int, int], box: sampling.Box) -> np.ndarray:
-    try:
-        return decode(example["video"], indices, size=size, box=box)
-    except DecodeError as error:
-        raise UserError(f"{example['path']}: {error}; the dataset is damaged, ingest it again") from error
+Batch = dict[str, Any]
+RESTARTS = 3  # of decoding processes that die, until a batch comes out again
 
 
 @dataclass(frozen=True)
-class TrainView(grain.transforms.RandomMap):
-    """One random clip, randomly cropped: uint8 [T, h, w, 3]."""
-
-    data: Data
-    num_frames: int
-    size: tuple[int, int]
-
-    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        timing = _timing(self.data, element)
-        indices = sampling.random_clip(element["num_frames"], self.num_frames, *timing, rng)
-        area, aspect = self.data.crop_area, self.data.crop_aspect
-        box = sampling.random_box(element["height"], element["width"], area, aspect, rng)
-        return {"video": _decode(element, indices, self.size, box), "label": np.int32(element["label"])}
-
-
-@dataclass(frozen=True)
-class EvaluationViews(grain.transforms.Map):
-    """Every view of a video: uint8 [clips * crops, T, h, w, 3]; `weight` 0 marks padding."""
+class _Clips:
+    """Reads clips of a source; what cannot be had is blank, weighs nothing and says why, and takes nothing's place."""
 
     source: Any
     data: Data
     num_frames: int
     size: tuple[int, int]
+
+    def _views(self, index: int, choose, count: tuple[int, ...]) -> dict[str, Any]:
+        """`choose(example)` gives the frames and the crop of each view; there are as many as `count`, a shape, says."""
+        blank = np.zeros((*count, self.num_frames, *self.size, 3), np.uint8)
+        found: dict[str, Any] = {"video": blank, "weight": np.float32(0), "index": np.int32(index)}
+        found |= {"label": self._label(None), "fault": np.int32(0)}
+        if index >= len(self.source):  # padding of the last batch
+            return found
+        try:
+            example = _record(self.source, index)
+            found["label"] = self._label(example)
+            views = [self._decode(example, frames, box) for frames, box in choose(example)]
+        except DecodeError as error:
+            return found | {"fault": np.int32(1 + list(FAULTS).index(error.fault))}
+        return found | {"video": np.stack(views).reshape(blank.shape), "weight": np.float32(1)}
+
+    def _label(self, example: dict[str, Any] | None) -> Any:
+        """int32, or one for each head; 0 where there is no example."""
+        if example is not None:
+            return jax.tree.map(np.int32, example["label"])
+        heads = getattr(self.source, "heads", ())
+        return {head: np.int32(0) for head in heads} if len(heads) > 1 else np.int32(0)
+
+    def _decode(self, example: dict[str, Any], frames: np.ndarray, box: sampling.Box) -> np.ndarray:
+        sizes = example["frame_sizes"]
+        return decode(example["video"], frames, size=self.size, box=box, frame_sizes=sizes)
+
+    def _timing(self, example: dict[str, Any]) -> tuple[float, str, str]:
+        data = self.data
+        stride = data.stride or max(example["fps"] / data.target_fps, 1e-6)
+        return stride, data.sampling, data.short_clips
+
+
+def _record(source: Any, index: int) -> dict[str, Any]:
+    try:
+        return source[index]
+    except Exception as error:  # whatever ArrayRecord, protobuf and file systems raise
+        raise DecodeError("unreadable") from error
+
+
+@dataclass(frozen=True)
+class TrainClips(_Clips, grain.transforms.RandomMap):
+    """One random clip, randomly cropped: uint8 [T, h, w, 3]."""
+
+    def random_map(self, element: int, rng: np.random.Generator) -> dict[str, Any]:
+        def choose(example):
+            timing = self._timing(example)
+            frames = sampling.random_clip(example["num_frames"], self.num_frames, *timing, rng)
+            return [(frames, self._box(example["height"], example["width"], rng))]
+
+        return self._views(int(element), choose, ())
+
+    def _box(self, height: int, width: int, rng: np.random.Generator) -> sampling.Box:
+        if self.data.crop == "jitter":
+            return sampling.jittered_box(height, width, self.size, self.data.crop_short_side, rng)
+        return sampling.random_box(height, width, self.data.crop_area, self.data.crop_aspect, rng)
+
+
+@dataclass(frozen=True)
+class EvaluationClips(_Clips, grain.transforms.Map):
+    """Every view of a video: uint8 [clips * crops, T, h, w, 3]."""
+
     clips: int
     crops: int
 
     def map(self, element: int) -> dict[str, Any]:
-        if element >= len(self.source):
-            shape = (self.clips * self.crops, self.num_frames, *self.size, 3)
-            return {"video": np.zeros(shape, np.uint8), "label": np.int32(0), "weight": np.float32(0)}
-        example = self.source[element]
-        timing = _timing(self.data, example)
-        boxes = sampling.view_boxes(example["height"], example["width"], self.data.eval_resize, self.size, self.crops)
-        views = [
-            _decode(example, indices, self.size, box)
-            for indices in sampling.even_clips(example["num_frames"], self.num_frames, *timing, self.clips)
-            for box in boxes
-        ]
-        return {"video": np.stack(views), "label": np.int32(example["label"]), "weight": np.float32(1)}
+        def choose(example):
+            size = example["height"], example["width"]
+            boxes = sampling.view_boxes(*size, self.data.eval_resize, self.size, self.crops)
+            clips = sampling.even_clips(example["num_frames"], self.num_frames, *self._timing(example), self.clips)
+            return [(frames, box) for frames in clips for box in boxes]
+
+        return self._views(int(element), choose, (self.clips * self.crops,))
 
 
 def _iterate(batches: grain.MapDataset, num_workers: int) -> Iterator[Batch]:
@@ -78,8 +110,29 @@ def _iterate(batches: grain.MapDataset, num_workers: int) -> Iterator[Batch]:
         return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
     if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags; a library has none
         flags.FLAGS.mark_as_parsed()
+    return _in_processes(batches, num_workers)
+
+
+def _in_processes(batches: grain.MapDataset, num_workers: int) -> Iterator[Batch]:
+    """Batches depend on their number alone, so processes that die are replaced where they stood."""
     options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
-    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1)).mp_prefetch(options))
+    done, left = 0, RESTARTS
+    while True:
+        try:
+            for batch in batches[done:].to_iter_dataset(grain.ReadOptions(num_threads=1)).mp_prefetch(options):
+                yield batch
+                done, left = done + 1, RESTARTS
+            return
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):
+                raise
+            if not left:
+                raise UserError(
+                    f"config.data.num_workers: decoding processes died {RESTARTS + 1} times without a batch, perhaps "
+                    "for want of memory: take fewer, or a smaller batch"
+                ) from error
+            left -= 1
+            print("A decoding process died; all are started again", file=sys.stderr)
 
 
 def _local(section: str, batch_size: int) -> int:
@@ -93,14 +146,15 @@ def train_batches(source: Any, config: Config, start: int, stop: int) -> Iterato
     """This process's part of the global batches of steps `start` to `stop` - 1.
 
     A batch depends on the seed and its step, not on where the iteration started: to resume is to start at a step,
-    with any number of decoding workers.
+    with any number of decoding workers and any number of processes.
 
     Yields:
-      {"video": uint8 [local batch, T, h, w, 3], "label": int32 [local batch]}
+      {"video": uint8 [local batch, T, h, w, 3], "label": int32 [local batch], or one by head, "weight": float32, 0 for
+      a clip that could not be had, "fault": int32, why: 0, or 1 + the number in FAULTS, "index": int32, of the video}
     """
     model = config.model.architecture()
-    examples = grain.MapDataset.source(source).seed(config.seed).shuffle().repeat()
-    examples = examples.random_map(TrainView(config.data, model.num_frames, model.image_size))
+    examples = grain.MapDataset.range(len(source)).seed(config.seed).shuffle().repeat()
+    examples = examples.random_map(TrainClips(source, config.data, model.num_frames, model.image_size))
     examples = examples[jax.process_index() :: jax.process_count()]
     batches = examples.batch(_local("train", config.train.batch_size))
     return _iterate(batches[start:stop], config.data.num_workers)
@@ -110,11 +164,12 @@ def evaluation_batches(source: Any, config: Config) -> Iterator[Batch]:
     """This process's part of every video once, padded to whole batches, as many for each process.
 
     Yields:
-      {"video": uint8 [local batch, views, T, h, w, 3], "label": int32 [local batch], "weight": float32 [local batch]}
+      As `train_batches`, with "video": uint8 [local batch, views, T, h, w, 3]; padding weighs nothing and has no fault.
     """
     model, evaluation = config.model.architecture(), config.evaluation
     size = evaluation.batch_size
-    views = EvaluationViews(source, config.data, model.num_frames, model.image_size, evaluation.clips, evaluation.crops)
-    examples = grain.MapDataset.range(-(-len(source) // size) * size).map(views)
+    views = evaluation.clips, evaluation.crops
+    clips = EvaluationClips(source, config.data, model.num_frames, model.image_size, *views)
+    examples = grain.MapDataset.range(-(-len(source) // size) * size).map(clips)
     examples = examples[jax.process_index() :: jax.process_count()]
     return _iterate(examples.batch(_local("evaluation", size)), config.data.num_workers)

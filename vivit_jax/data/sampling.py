@@ -84,15 +84,28 @@ def random_box(
     return (height - h) / 2, (width - w) / 2, float(h), float(w)
 
 
+def jittered_box(
+    height: int, width: int, size: tuple[int, int], short_sides: tuple[float, float], rng: np.random.Generator
+) -> Box:
+    """A crop of `size` (height, width) of the picture resized to a random short side, in pixels of the picture."""
+    scale = min(height, width) / rng.uniform(*short_sides)
+    h, w = _largest(size[0] * scale, size[1] * scale, height, width)
+    return float(rng.uniform(0, height - h)), float(rng.uniform(0, width - w)), h, w
+
+
+def _largest(h: float, w: float, height: int, width: int) -> tuple[float, float]:
+    """A crop that is wider or higher than the picture: the largest of its shape that fits."""
+    fitting = min(1.0, height / h, width / w)
+    return h * fitting, w * fitting
+
+
 def view_boxes(height: int, width: int, resize: int, size: tuple[int, int], crops: int) -> list[Box]:
     """Evaluation crops of `size` (height, width) after resizing the short side to `resize` pixels.
 
     One is the center; several are spread along the longer room, the first and the last at its ends.
     """
     scale = min(height, width) / resize
-    h, w = size[0] * scale, size[1] * scale
-    if h > height or w > width:  # a crop that is wider than the resized picture: the largest of its shape
-        h, w = (x * min(height / h, width / w) for x in (h, w))
+    h, w = _largest(size[0] * scale, size[1] * scale, height, width)
     room_y, room_x = height - h, width - w
     parts = np.linspace(0, 1, crops) if crops > 1 else [0.5]
     along_x = room_x >= room_y

@@ -92,10 +92,14 @@ def _opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
             if not source.streams.video:
                 raise TranscodeError("no video stream")
             stream = source.streams.video[0]
+            if stream.codec_context is None:
+                raise TranscodeError("its codec is not known")
             _check_size(stream.codec_context)
             stream.thread_type, stream.codec_context.thread_count = "NONE", 1
             yield source, stream
-    except (av.error.FFmpegError, MemoryError) as error:
+    except TranscodeError:
+        raise
+    except (av.error.FFmpegError, MemoryError, ArithmeticError, ValueError) as error:  # of numbers beyond all bounds
         raise TranscodeError(
             f"does not decode: {getattr(error, 'strerror', None) or error or 'out of memory'}"
         ) from error

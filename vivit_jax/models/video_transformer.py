@@ -8,7 +8,7 @@ import numpy as np
 from einops import rearrange, reduce
 from flax import nnx
 
-from vivit_jax.architecture import ModelConfig, Preprocessing
+from vivit_jax.architecture import Labels, ModelConfig, Preprocessing
 from vivit_jax.errors import UserError
 from vivit_jax.models.attention import SCHEMES, Tokens
 from vivit_jax.models.encoder import Encoder, Taps, keys_of
@@ -28,7 +28,7 @@ class VideoTransformer(nnx.Module):
         config: ModelConfig,
         preprocessing: Preprocessing,
         keys: Keys,
-        labels: tuple[str, ...] | None = None,
+        labels: Labels | None = None,
     ):
         """`labels` are the names of the classes, where a checkpoint brings them."""
         self.config, self.preprocessing, self.labels = config, preprocessing, labels
@@ -48,11 +48,10 @@ class VideoTransformer(nnx.Module):
         features = config.representation_size or config.width
         self.pre_logits = linear(config, config.width, features, keys) if config.representation_size else None
         init = dict(kernel_init=nnx.initializers.zeros_init()) if config.initializer == "xavier" else {}
-        outputs = {"head": config.num_classes} if isinstance(config.num_classes, int) else dict(config.num_classes)
         self.heads = nnx.Dict(
             {
                 name: linear(config, features, classes, keys, dtype=jnp.float32, **init)
-                for name, classes in outputs.items()
+                for name, classes in config.heads.items()
             }
         )
 

@@ -15,6 +15,7 @@ from vivit_jax.data.pipeline import train_batches
 from vivit_jax.errors import UserError, disk_space
 from vivit_jax.evaluation.multiview import Evaluator, describe
 from vivit_jax.files import write_json
+from vivit_jax.training.dropped import Dropped
 from vivit_jax.training.metrics import Log
 from vivit_jax.training.run import Run, claim, open_run
 from vivit_jax.training.sharding import to_devices
@@ -36,7 +37,7 @@ def train(config: Config, workdir: Path) -> None:
         print(f"{workdir} holds a finished run of {start} steps; its results are in metrics.json")
         return
     state = run.restore(checkpoints, start) if start else run.new_state()
-    evaluator = Evaluator(config, run.graph, run.mesh, state["params"])
+    evaluator = Evaluator(config, run.graph, run.mesh, state["params"], workdir)
     with disk_space(checkpoints.full):
         log = Log(workdir, start) if jax.process_index() == 0 else None
         try:
@@ -57,7 +58,7 @@ def _train(run: Run, state: State, start: int, checkpoints: Checkpoints, log: Lo
     with tqdm(initial=start, total=total, desc="train", unit="step", disable=jax.process_index() > 0) as progress:
         reporter = Reporter(run, checkpoints, log, progress, start)
         for done, batch in enumerate(train_batches(source, run.config, start, total), start + 1):
-            state, metrics = step_fn(state, to_devices(batch, run.mesh))
+            state, metrics = step_fn(state, to_devices(reporter.dropped.note(batch), run.mesh))
             # The device works on this step while the numbers of the last one are read.
             reporter.push(done, metrics)
             if done % train.checkpoint_every == 0 or done == total:
@@ -92,17 +93,23 @@ class Reporter:
         self.run, self.checkpoints, self.log, self.progress = run, checkpoints, log, progress
         self.waiting: tuple[int, dict[str, jax.Array]] | None = None
         self.since, self.clock = start, time.perf_counter()
+        data = run.config.data
+        self.dropped = Dropped(run.dataset.source(data.train_split), data.max_bad_fraction, run.workdir, "train")
 
     def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
         self.flush()
         self.waiting = step, metrics
 
     def flush(self) -> None:
-        """Raises UserError where the loss or the gradient is not finite."""
+        """Raises UserError where the loss or the gradient is not finite, or too many clips could not be read."""
         if self.waiting is None:
             return
-        step, metrics = self.waiting[0], {k: float(v) for k, v in jax.device_get(self.waiting[1]).items()}
+        step, found = self.waiting[0], jax.device_get(self.waiting[1])
         self.waiting = None
+        if int((step - 1) // self.run.steps_per_epoch) != int((step - 2) // self.run.steps_per_epoch):
+            self.dropped.start_over()
+        self.dropped.add(found.pop("dropped"))
+        metrics = {name: float(value) for name, value in found.items()}
         self.progress.update()
         if not math.isfinite(metrics["loss"]) or not math.isfinite(metrics["grad_norm"]):
             self.checkpoints.wait()
@@ -118,6 +125,7 @@ class Reporter:
     def _write(self, step: int, metrics: dict[str, float]) -> None:
         seconds = time.perf_counter() - self.clock
         metrics["clips_per_second"] = (step - self.since) * self.run.config.train.batch_size / seconds
+        metrics |= {f"dropped/{name}": count for name, count in self.dropped.counts.items()}  # of this epoch
         self.progress.set_postfix({k: f"{metrics[k]:.4g}" for k in ("loss", "top_1", "clips_per_second")})
         if self.log:
             self.log.write(step, metrics, "train")
@@ -145,7 +153,7 @@ def evaluate(config: Config, workdir: Path) -> None:
     state = run.restore(checkpoints, step)
     checkpoints.close()
     with disk_space(checkpoints.full):
-        evaluate_splits(run, Evaluator(config, run.graph, run.mesh, state["params"]), state)
+        evaluate_splits(run, Evaluator(config, run.graph, run.mesh, state["params"], workdir), state)
 
 
 def evaluate_splits(run: Run, evaluator: Evaluator, state: State) -> None:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vivit_jax.config import Optimizer, Schedule
+from vivit_jax.sections import Optimizer, Schedule
 
 
 def make_schedule(config: Schedule, steps_per_epoch: float, total_steps: int) -> optax.Schedule:

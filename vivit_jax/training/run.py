@@ -1,7 +1,8 @@
 """What training and evaluation both start from: a dataset, a mesh, a model, and a workdir that belongs to them."""
 
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from vivit_jax.architecture import ModelConfig, Preprocessing
+from vivit_jax.architecture import Labels, ModelConfig, Preprocessing
 from vivit_jax.checkpoints.initialize import initial_params
 from vivit_jax.checkpoints.parameters import paths
 from vivit_jax.checkpoints.training import Checkpoints, abstract, saved_steps
@@ -19,6 +20,7 @@ from vivit_jax.data.datasets import VideoDataset
 from vivit_jax.errors import UserError
 from vivit_jax.files import write_json
 from vivit_jax.schema import differences
+from vivit_jax.sections import Augment
 from vivit_jax.training.optimizer import make_optimizer, make_schedule
 from vivit_jax.training.sharding import check_batch, make_mesh, state_sharding
 from vivit_jax.training.step import State, make_state
@@ -51,7 +53,7 @@ class Run:
     def data(self) -> dict[str, Any]:
         """What the batches are a function of, beside the configuration: kept with each checkpoint."""
         data = self.config.data
-        return {"videos": len(self.dataset.source(data.train_split)), "class_names": list(self.dataset.class_names)}
+        return {"videos": len(self.dataset.source(data.train_split)), "class_names": as_lists(self.dataset.class_names)}
 
     def new_state(self) -> State:
         """Initialized, and started from `config.init_from` where there is one."""
@@ -87,10 +89,13 @@ def open_run(config: Config, workdir: Path) -> Run:
       UserError: the dataset is not there, or a number of classes, batch or mesh does not fit.
     """
     dataset = VideoDataset(config.data.data_dir, config.data.name)
-    classes = len(dataset.class_names)
-    model = config.model.architecture(classes)
-    if model.num_classes != classes:
-        raise UserError(f"config.model.num_classes: {model.num_classes}, but {config.data.name!r} has {classes}")
+    model = config.model.architecture(dataset.num_classes)
+    heads = dataset.num_classes if isinstance(dataset.num_classes, dict) else {"head": dataset.num_classes}
+    if model.heads != heads:
+        raise UserError(
+            f"config.model.num_classes: {_counts(model.heads)}, but {config.data.name!r} has {_counts(heads)}"
+        )
+    config = replace(config, augment=replace(config.augment, flip=flip_probability(config.augment, dataset)))
     mesh = make_mesh(config.mesh)
     check_batch(mesh, "train", config.train.batch_size, config.train.accumulate)
     check_batch(mesh, "evaluation", config.evaluation.batch_size)
@@ -103,6 +108,27 @@ def open_run(config: Config, workdir: Path) -> Run:
     steps = steps_per_epoch, total_steps
     weights = _weights(config, model, feeding, init) if config.init_from and not saved_steps(workdir) else {}
     return Run(config, workdir, dataset, mesh, model, feeding, *steps, schedule, optimizer, graph, init, weights)
+
+
+def _counts(heads: dict[str, int]) -> str:
+    return ", ".join(f"{n}" if head == "head" else f"{head} {n}" for head, n in sorted(heads.items()))
+
+
+def as_lists(names: Labels) -> Any:
+    """As JSON has them."""
+    return {head: list(of) for head, of in names.items()} if isinstance(names, dict) else list(names)
+
+
+def flip_probability(augment: Augment, dataset: VideoDataset) -> float:
+    """Where it is not set: a half, unless a mirrored video would be of another class."""
+    if augment.flip is not None:
+        return augment.flip
+    names = dataset.class_names
+    names = [name for of in names.values() for name in of] if isinstance(names, dict) else names
+    sided = [name for name in names if re.search(r"(?<![a-z])(left|right)(?![a-z])", name.lower())]
+    if sided and jax.process_index() == 0:
+        print(f"No clip is flipped: {len(sided)} classes speak of left or right ({sided[0]!r}); config.augment.flip")
+    return 0.0 if sided else 0.5
 
 
 def _weights(config: Config, model: ModelConfig, feeding: Preprocessing, init: Any) -> dict[str, Any]:

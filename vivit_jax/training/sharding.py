@@ -1,12 +1,14 @@
 """One mesh, and where the arrays of a run lie on it; models know nothing of it."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from vivit_jax.config import Mesh
 from vivit_jax.errors import UserError
+from vivit_jax.sections import Mesh
 
 
 def make_mesh(config: Mesh) -> jax.sharding.Mesh:
@@ -44,10 +46,10 @@ def state_sharding(mesh: jax.sharding.Mesh, state):
     return jax.tree.map(rule, state)
 
 
-def to_devices(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+def to_devices(batch: dict[str, Any], mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """The global batch, of which each process holds a part."""
     sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
 def check_batch(mesh: jax.sharding.Mesh, section: str, batch_size: int, parts: int = 1) -> None:

@@ -10,11 +10,11 @@ from flax import nnx
 
 from vivit_jax.architecture import ModelConfig, Preprocessing
 from vivit_jax.config import Config
-from vivit_jax.data.augment import augment_clips, normalize
-from vivit_jax.data.mixing import mix
+from vivit_jax.data.augment import augment_batch, normalize
+from vivit_jax.data.decode import FAULTS
 from vivit_jax.models.initializers import Keys
 from vivit_jax.models.video_transformer import VideoTransformer
-from vivit_jax.training.losses import cross_entropy
+from vivit_jax.training.losses import all_right, cross_entropy
 from vivit_jax.training.sharding import batch_sharding, replicated, state_sharding
 
 State = dict[str, Any]  # step, params, opt_state, and ema where it is on
@@ -63,32 +63,50 @@ def train_step_fn(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
 ) -> Callable[[State, dict[str, jax.Array]], tuple[State, dict[str, jax.Array]]]:
-    """(state, {"video": uint8 [B, T, h, w, 3], "label": [B]}) -> (state, metrics); what is random is (seed, step)'s."""
+    """(state, batch of `train_batches`) -> (state, metrics); what is random is a function of (seed, step)."""
 
     def loss(params, batch, key):
         logits = nnx.merge(graph, params)(batch["video"], key=key)
-        value = cross_entropy(logits, batch["target"], config.train.label_smoothing).mean()
-        return value, (logits.argmax(-1) == batch["label"]).mean()
+        losses = cross_entropy(logits, batch["target"], config.train.label_smoothing)
+        return (batch["weight"] * losses).mean(), (batch["weight"] * all_right(logits, batch["label"])).mean()
 
     def step(state: State, batch: dict[str, jax.Array]):
-        key = jax.random.fold_in(jax.random.key(config.seed), state["step"])
-        key_augment, key_model = jax.random.split(key)
-        video, target = augment_clips(batch["video"], key_augment, config.augment), batch["label"]
-        if config.augment.mixup or config.augment.cutmix:
-            classes = state["params"]["heads"]["head"]["bias"].shape[0]
-            target = jax.nn.one_hot(target, classes)
-            video, target = mix(video, target, jax.random.fold_in(key_augment, 1), config.augment)
-        batch = batch | {"video": normalize(video, preprocessing), "target": target}
+        key_augment, key_model = step_keys(config.seed, state["step"])
+        video, target = augment_batch(batch, key_augment, config.augment, num_classes(state["params"]))
+        # So that the mean over the batch, whatever its parts, is the mean over the clips that could be had.
+        weight = batch["weight"] / jnp.maximum(batch["weight"].mean(), 1e-6)
+        batch = batch | {"video": normalize(video, preprocessing), "target": target, "weight": weight}
         (value, top_1), grads = gradients(loss, state["params"], batch, key_model, config.train.accumulate)
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         new = {"step": state["step"] + 1, "params": params, "opt_state": opt_state}
         if config.train.ema:
             new["ema"] = optax.incremental_update(params, state["ema"], 1 - config.train.ema)
-        metrics = {"loss": value, "top_1": top_1, "grad_norm": optax.tree.norm(grads)}
+        metrics = {
+            "loss": value,
+            "top_1": top_1,
+            "grad_norm": optax.tree.norm(grads),
+            "dropped": count_faults(batch["fault"]),
+        }
         return new, metrics | {"learning_rate": jnp.asarray(schedule(state["step"]))}
 
     return step
+
+
+def step_keys(seed: int, step: jax.Array | int) -> jax.Array:
+    """The keys of a step's augmentation and of its model."""
+    return jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
+
+
+def num_classes(params: dict[str, Any]) -> int | dict[str, int]:
+    """Of each head of a model's parameters, as its config has it."""
+    heads = {name: head["bias"].shape[0] for name, head in params["heads"].items()}
+    return heads["head"] if heads.keys() == {"head"} else heads
+
+
+def count_faults(fault: jax.Array) -> dict[str, jax.Array]:
+    """How many clips could not be had, by reason."""
+    return {name: (fault == number).sum() for number, name in enumerate(FAULTS, 1)}
 
 
 def jit_train_step(step: Callable, mesh: jax.sharding.Mesh, state: State) -> Callable:

@@ -1,0 +1,188 @@
+"""The sections of a run's configuration: each frozen, typed, and checked on its own."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from vivit_jax.architecture import ModelConfig
+from vivit_jax.schema import check
+from vivit_jax.variants import model_config
+
+
+@dataclass(frozen=True)
+class Model:
+    """A named model and what it differs in."""
+
+    name: str
+    overrides: dict[str, Any]
+
+    def __post_init__(self):
+        self.architecture()
+
+    def architecture(self, num_classes: int | dict[str, int] = 1) -> ModelConfig:
+        """The architecture; `num_classes`, the dataset's, holds where the config does not say."""
+        fields = dict(self.overrides)
+        return model_config(self.name, fields.pop("num_classes", num_classes), **fields)
+
+
+@dataclass(frozen=True)
+class Data:
+    """An ingested dataset, and which frames and pixels of its videos are seen."""
+
+    name: str
+    data_dir: str = field(default="data", metadata={"resume": True})
+    generator: Literal["", "motion"] = ""  # renders and ingests the dataset where it does not exist yet
+    train_split: str = "train"
+    # Which frames: stride apart (ViViT), spread over stride x num_frames (TimeSformer as released), one of each of
+    # num_frames parts of the video (TSN), or the whole video evenly.
+    sampling: Literal["strided", "span", "segments", "whole"] = "strided"
+    stride: float = 2.0  # frames between two that are kept; 0: as target_fps says
+    target_fps: float = 0.0  # kept frames per second of video, whatever its own rate
+    short_clips: Literal["loop", "hold"] = "loop"  # what follows the last frame of a clip that is too short
+    crop: Literal["resized", "jitter"] = "resized"  # Inception's, or at a random scale
+    crop_area: tuple[float, float] = (0.3, 1.0)  # resized: part of the picture
+    crop_aspect: tuple[float, float] = (0.75, 4 / 3)  # resized: width to height
+    crop_short_side: tuple[float, float] = (256, 320)  # jitter: pixels of the whole picture's short side
+    eval_resize: int = 256  # pixels of the short side before the evaluation crop
+    num_workers: int = field(default=0, metadata={"resume": True})  # decoding processes; 0: threads
+    max_bad_fraction: float = field(default=0.01, metadata={"resume": True})  # of a split that may fail to decode
+
+    def __post_init__(self):
+        named = re.fullmatch(r"\w+(/\w+)?", self.name)
+        check(self, "name", named, "name the dataset as it was ingested: mine, or ucf101/split_1")
+        check(self, "stride", self.stride >= 0, "must not be negative")
+        check(self, "target_fps", (self.target_fps > 0) != (self.stride > 0), "set it above 0, or stride, not both")
+        low, high = _pair(self, "crop_area")
+        check(self, "crop_area", 0 < low <= high <= 1, "two parts of the picture, 0 < low <= high <= 1")
+        low, high = _pair(self, "crop_aspect")
+        check(self, "crop_aspect", 0 < low <= high, "two ratios of width to height, 0 < low <= high")
+        low, high = _pair(self, "crop_short_side")
+        check(self, "crop_short_side", 0 < low <= high, "two numbers of pixels, 0 < low <= high")
+        check(self, "max_bad_fraction", 0 <= self.max_bad_fraction <= 1, "is a part, from 0 to 1")
+        check(self, "num_workers", self.num_workers >= 0, "must not be negative")
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What happens to training clips on the device; the same for every frame of a clip."""
+
+    flip: float | None = None  # probability; None: 0.5, or 0 where a class is called left or right
+    jitter: float = 0.0  # probability of changing the colors, by at most:
+    brightness: float = 32 / 255
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
+    grayscale: float = 0.0  # probability
+    randaugment: int = 0  # operations for each clip; 0: off
+    magnitude: float = 10.0  # theirs; ViViT's recipes have 15 and 20
+    erase: float = 0.0  # probability of filling a box with noise
+    mixup: float = 0.0  # alpha of its Beta distribution; 0: off
+    cutmix: float = 0.0  # the same; with both on, a coin decides for each batch
+
+    def __post_init__(self):
+        for name in ("randaugment", "magnitude", "mixup", "cutmix"):
+            check(self, name, getattr(self, name) >= 0, "must not be negative")
+        for name in ("flip", "jitter", "grayscale", "erase"):
+            value = getattr(self, name)
+            check(self, name, value is None or 0 <= value <= 1, "is a probability, from 0 to 1")
+        for name in ("brightness", "contrast", "saturation", "hue"):
+            check(self, name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """SGD or AdamW."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = False
+    b1: float = 0.9
+    b2: float = 0.999
+    clip_norm: float = 1.0  # of the global gradient; 0: off
+    weight_decay: float = 0.0
+    no_decay: str = "bias|scale|cls|positions"  # regular expression: parameter paths that do not decay
+
+    def __post_init__(self):
+        for name in ("momentum", "b1", "b2"):
+            check(self, name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
+        for name in ("clip_norm", "weight_decay"):
+            check(self, name, getattr(self, name) >= 0, "must not be negative")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate: linear warm-up, then cosine to 0, steps down, or constant."""
+
+    name: Literal["cosine", "step", "constant"] = "cosine"
+    learning_rate: float = 0.1
+    warmup_epochs: float = 0.0
+    step_epochs: tuple[float, ...] = ()  # where `step` multiplies the rate by step_factor
+    step_factor: float = 0.1
+
+    def __post_init__(self):
+        check(self, "learning_rate", self.learning_rate > 0, "must be above 0")
+        check(self, "warmup_epochs", self.warmup_epochs >= 0, "must not be negative")
+        rising = list(self.step_epochs) == sorted(self.step_epochs)
+        check(
+            self, "step_epochs", rising and (self.name == "step") == bool(self.step_epochs), "rising; for 'step' alone"
+        )
+
+
+@dataclass(frozen=True)
+class Train:
+    """The course of training."""
+
+    batch_size: int = 64  # over all devices and processes
+    epochs: float = 30.0
+    accumulate: int = 1  # parts that a batch is split into, to save memory
+    label_smoothing: float = 0.0
+    ema: float = 0.0  # decay of the average of the parameters that is evaluated; 0: off
+    log_every: int = field(default=50, metadata={"resume": True})  # steps
+    eval_every_epochs: float = 0.0  # 0: at the end alone
+    checkpoint_every: int = 1000  # steps
+    keep: int = field(default=2, metadata={"resume": True})  # checkpoints
+
+    def __post_init__(self):
+        for name in ("batch_size", "accumulate", "log_every", "checkpoint_every", "keep"):
+            check(self, name, getattr(self, name) >= 1, "must be at least 1")
+        check(self, "epochs", self.epochs > 0, "must be above 0")
+        check(self, "eval_every_epochs", self.eval_every_epochs >= 0, "must not be negative")
+        check(
+            self, "accumulate", self.batch_size % self.accumulate == 0, f"does not divide batch_size {self.batch_size}"
+        )
+        for name in ("label_smoothing", "ema"):
+            check(self, name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Views of each video: clips spread over its length, times crops spread over its long side."""
+
+    splits: tuple[str, ...] = ("validation",)
+    batch_size: int = 16  # videos, over all devices and processes
+    clips: int = 1
+    crops: int = 1
+    average: Literal["probabilities", "logits"] = "probabilities"  # over the views
+
+    def __post_init__(self):
+        for name in ("batch_size", "clips", "crops"):
+            check(self, name, getattr(self, name) >= 1, "must be at least 1")
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Devices along each axis of the mesh; -1 takes what is left."""
+
+    data: int = -1  # examples
+    fsdp: int = 1  # examples, and parameters with their optimizer state
+
+    def __post_init__(self):
+        for name in ("data", "fsdp"):
+            check(self, name, getattr(self, name) == -1 or getattr(self, name) >= 1, "must be at least 1, or -1")
+        check(self, "data", (self.data, self.fsdp).count(-1) <= 1, "only one axis can take what is left")
+
+
+def _pair(section, name: str) -> tuple[float, float]:
+    value = getattr(section, name)
+    check(section, name, len(value) == 2, "takes two numbers")
+    return value
