@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
@@ -12,7 +12,6 @@ import av
 import av.error
 import av.filter
 import numpy as np
-import simplejpeg
 
 TIME_LIMIT = 60.0  # seconds for the frames of one clip
 MAX_SIDE = 8192  # pixels
@@ -62,43 +61,42 @@ def decode(
       DecodeError: a frame is missing, the bytes are no video, or a limit is passed.
     """
     wanted, deadline = np.unique(indices), time.monotonic() + TIME_LIMIT
-    if frame_sizes:
-        frames = _jpeg_frames(video if isinstance(video, bytes) else Path(video).read_bytes(), wanted, frame_sizes)
-        kept = _keep(frames, set(wanted.tolist()), size, box, deadline)
-    else:
-        kept = _video_frames(video, wanted, size, box, deadline)
+    read = _jpeg_frames(video, wanted, frame_sizes) if frame_sizes else _video_frames(video, wanted)
+    try:
+        kept = _keep(read, set(wanted.tolist()), size, box, deadline)
+    except DecodeError:
+        raise
+    except (av.error.FFmpegError, *_NONSENSE) as error:
+        raise DecodeError("undecodable") from error
     if len(kept) < len(wanted):
         raise DecodeError("missing_frame")
     return np.stack([kept[int(i)] for i in indices])
 
 
-def _video_frames(video, wanted: np.ndarray, size, box, deadline: float) -> dict[int, np.ndarray]:
-    try:
-        with av.open(io.BytesIO(video) if isinstance(video, bytes) else str(video)) as container:
-            source: Any = container
-            stream = source.streams.video[0]
-            stream.thread_type, stream.codec_context.thread_count = "NONE", 1
-            ticks = stream.duration / stream.frames  # per frame, in the stream's time base
-            source.seek(int(wanted[0] * ticks), stream=stream, backward=True)
-            frames = ((round(frame.pts / ticks), frame) for frame in source.decode(stream))
-            return _keep(frames, set(wanted.tolist()), size, box, deadline)
-    except DecodeError:
-        raise
-    except (av.error.FFmpegError, *_NONSENSE) as error:
-        raise DecodeError("undecodable") from error
+def _video_frames(video: bytes | str | Path, wanted: np.ndarray) -> Iterator[tuple[int, Any]]:
+    """Numbered frames, from the key frame before the first that is wanted."""
+    with av.open(io.BytesIO(video) if isinstance(video, bytes) else str(video)) as container:
+        source: Any = container
+        stream = source.streams.video[0]
+        stream.thread_type, stream.codec_context.thread_count = "NONE", 1
+        ticks = stream.duration / stream.frames  # per frame, in the stream's time base
+        source.seek(int(wanted[0] * ticks), stream=stream, backward=True)
+        yield from ((round(frame.pts / ticks), frame) for frame in source.decode(stream))
 
 
-def _jpeg_frames(video: bytes, wanted: np.ndarray, frame_sizes: Sequence[int]):
-    ends, view = list(accumulate(frame_sizes)), memoryview(video)
+def _jpeg_frames(
+    video: bytes | str | Path, wanted: np.ndarray, frame_sizes: Sequence[int]
+) -> Iterator[tuple[int, Any]]:
+    """Those that are wanted alone. They stay in YUV until they are small, which libjpeg's own way to RGB does not."""
+    data: Any = memoryview(video if isinstance(video, bytes) else Path(video).read_bytes())
+    codec: Any = av.CodecContext.create("mjpeg", "r")
+    codec.thread_count, ends = 1, list(accumulate(frame_sizes))
     for number in wanted[(wanted >= 0) & (wanted < len(ends))].tolist():
-        picture = view[ends[number] - frame_sizes[number] : ends[number]]
-        try:
-            yield number, av.VideoFrame.from_ndarray(simplejpeg.decode_jpeg(picture, "RGB"), format="rgb24")
-        except ValueError as error:
-            raise DecodeError("undecodable") from error
+        (frame,) = codec.decode(av.Packet(data[ends[number] - frame_sizes[number] : ends[number]]))
+        yield number, frame
 
 
-def _keep(frames, chosen: set[int], size, box, deadline: float) -> dict[int, np.ndarray]:
+def _keep(frames: Iterator[tuple[int, Any]], chosen: set[int], size, box, deadline: float) -> dict[int, np.ndarray]:
     """Of numbered frames the chosen ones, cropped and resized, and none after the last of them."""
     kept: dict[int, np.ndarray] = {}
     graph, last = None, max(chosen)
@@ -107,7 +105,7 @@ def _keep(frames, chosen: set[int], size, box, deadline: float) -> dict[int, np.
             raise DecodeError("too_slow")
         if number in chosen:
             graph = graph or _graph(frame, size, box)
-            frame.time_base = Fraction(1, 1000)
+            frame.pts, frame.time_base = number, Fraction(1, 1000)
             graph.push(frame)
             kept[number] = graph.pull().to_ndarray()
         if number >= last:
@@ -116,7 +114,7 @@ def _keep(frames, chosen: set[int], size, box, deadline: float) -> dict[int, np.
 
 
 def _graph(frame, size, box) -> Any:
-    """Crop, resize and conversion to RGB in one pass of libswscale."""
+    """Crop and resize in YUV, and only then convert: twice as fast in libswscale as both at once."""
     if max(frame.height, frame.width) > MAX_SIDE:
         raise DecodeError("too_large")
     graph = av.filter.Graph()
@@ -127,7 +125,8 @@ def _graph(frame, size, box) -> Any:
         whole = [round(x) for x in (width, height, left, top)]
         nodes.append(graph.add("crop", ":".join(map(str, whole)) + ":exact=1"))
     height, width = size or (round(height), round(width))
-    nodes.append(graph.add("scale", f"{width}:{height}:flags=bilinear"))
-    nodes += [graph.add("format", "rgb24"), graph.add("buffersink")]
+    planar = "yuvj422p" if frame.format.name == "yuvj420p" else "yuv422p"  # more of the color than 4:2:0 at that size
+    nodes += [graph.add("scale", f"{width}:{height}:flags=bilinear"), graph.add("format", planar)]
+    nodes += [graph.add("scale", "flags=bilinear"), graph.add("format", "rgb24"), graph.add("buffersink")]
     graph.link_nodes(*nodes).configure()
     return graph

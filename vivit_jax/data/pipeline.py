@@ -32,18 +32,20 @@ class _Clips:
 
     def _views(self, index: int, choose, count: tuple[int, ...]) -> dict[str, Any]:
         """`choose(example)` gives the frames and the crop of each view; there are as many as `count`, a shape, says."""
-        blank = np.zeros((*count, self.num_frames, *self.size, 3), np.uint8)
-        found: dict[str, Any] = {"video": blank, "weight": np.float32(0), "index": np.int32(index)}
-        found |= {"label": self._label(None), "fault": np.int32(0)}
-        if index >= len(self.source):  # padding of the last batch
-            return found
+        example, fault = None, 0
         try:
-            example = _record(self.source, index)
-            found["label"] = self._label(example)
-            views = [self._decode(example, frames, box) for frames, box in choose(example)]
+            if index < len(self.source):  # the rest pads the last batch
+                example = _record(self.source, index)
+                views = [self._decode(example, frames, box) for frames, box in choose(example)]
+                video = np.stack(views) if count else views[0]
+                return self._found(index, example, video, 1, 0)
         except DecodeError as error:
-            return found | {"fault": np.int32(1 + list(FAULTS).index(error.fault))}
-        return found | {"video": np.stack(views).reshape(blank.shape), "weight": np.float32(1)}
+            fault = 1 + list(FAULTS).index(error.fault)
+        return self._found(index, example, np.zeros((*count, self.num_frames, *self.size, 3), np.uint8), 0, fault)
+
+    def _found(self, index: int, example: dict[str, Any] | None, video: np.ndarray, weight: int, fault: int):
+        numbers = {"weight": np.float32(weight), "fault": np.int32(fault), "index": np.int32(index)}
+        return {"video": video, "label": self._label(example), **numbers}
 
     def _label(self, example: dict[str, Any] | None) -> Any:
         """int32, or one for each head; 0 where there is no example."""
@@ -106,7 +108,7 @@ class EvaluationClips(_Clips, grain.transforms.Map):
 
 def _iterate(batches: grain.MapDataset, num_workers: int) -> Iterator[Batch]:
     if not num_workers:
-        threads = os.cpu_count() or 1
+        threads = len(os.sched_getaffinity(0))
         return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
     if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags; a library has none
         flags.FLAGS.mark_as_parsed()

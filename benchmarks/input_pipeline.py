@@ -1,0 +1,334 @@
+"""python benchmarks/input_pipeline.py [--video=FILE] [--rounds=N]: clips per second and core, beside other loaders.
+
+Every loader runs in a process of its own, bound to one core, and in each round decodes the same frames of the same
+ingested video: 32 frames, stride 2, at random starts, cropped at random to 224 x 224. The rounds of all loaders take
+turns. `bare` is the yardstick: PyAV decodes and converts the frames to RGB, without a crop, a batch or a record around
+it. Loaders that are not installed are left out; `pip install torch torchcodec decord opencv-python-headless` has them
+all. Writes `benchmarks/results/input_pipeline.json`.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import io
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FRAMES, STRIDE, SIZE, BATCH, CLIPS = 32, 2.0, 224, 8, 48
+Clip = tuple[list[int], list[float]]  # frame numbers; top, left, height and width of the crop
+
+
+def config(data_dir: str, num_workers: int):
+    from vivit_jax.config import base, from_dict
+
+    values = base()
+    values.model.name = "vivit_b16x2_fe"
+    values.data.update(name="clips", data_dir=data_dir, stride=STRIDE, num_workers=num_workers)
+    values.train.batch_size = BATCH
+    return from_dict(values)
+
+
+def pipeline(data_dir: str, num_workers: int) -> Callable[[], None]:
+    """What training reads, step by step."""
+    from vivit_jax.data.datasets import VideoDataset
+    from vivit_jax.data.pipeline import train_batches
+
+    source = VideoDataset(data_dir, "clips").source("train")
+    batches = train_batches(source, config(data_dir, num_workers), 0, 1_000_000)
+
+    def run() -> None:
+        for _ in range(CLIPS // BATCH):
+            batch = next(batches)
+            assert batch["video"].shape == (BATCH, FRAMES, SIZE, SIZE, 3) and batch["weight"].all()
+
+    return run
+
+
+def _next_round(clips: list[Clip]) -> list[Clip]:
+    """The next of a list that is used up by the rounds, and starts over."""
+    clips[:] = clips[CLIPS:] + clips[:CLIPS]
+    return clips[-CLIPS:]
+
+
+def bare(video: bytes, clips: list[Clip], processes: int = 1) -> Callable[[], None]:
+    """Each process has its share of the clips."""
+
+    def run() -> None:
+        now = _next_round(clips)
+        share, children = 0, []
+        for other in range(1, processes):
+            children.append(os.fork())
+            if not children[-1]:
+                share = other
+                break
+        for frames, _ in now[share::processes]:
+            _decode(video, frames)
+        if share:
+            os._exit(0)
+        for child in children:
+            os.waitpid(child, 0)
+
+    return run
+
+
+def _decode(video: bytes, frames: list[int]) -> None:
+    import av
+
+    wanted, kept = set(frames), []
+    with av.open(io.BytesIO(video)) as container:
+        source: Any = container
+        stream = source.streams.video[0]
+        stream.thread_type, stream.codec_context.thread_count = "NONE", 1
+        ticks = stream.duration / stream.frames
+        source.seek(int(frames[0] * ticks), stream=stream)
+        for frame in source.decode(stream):
+            number = round(frame.pts / ticks)
+            if number in wanted:
+                kept.append(frame.to_ndarray(format="rgb24"))
+            if number >= frames[-1]:
+                break
+    assert len(kept) == FRAMES
+
+
+def _batched(clips: list[Clip], read: Callable[[list[int], list[float]], np.ndarray]) -> Callable[[], None]:
+    def run() -> None:
+        now = _next_round(clips)
+        for start in range(0, CLIPS, BATCH):
+            batch = np.stack([read(*clip) for clip in now[start : start + BATCH]])
+            assert batch.shape[1] == FRAMES
+
+    return run
+
+
+def decord(video: bytes, clips: list[Clip]) -> Callable[[], None]:
+    """Decoded whole, cropped and resized by OpenCV."""
+    cv2: Any = importlib.import_module("cv2")
+    library: Any = importlib.import_module("decord")
+
+    cv2.setNumThreads(1)
+
+    def read(frames: list[int], box: list[float]) -> np.ndarray:
+        pictures = library.VideoReader(io.BytesIO(video), ctx=library.cpu(0), num_threads=1).get_batch(frames).asnumpy()
+        top, left, height, width = (round(x) for x in box)
+        cropped = pictures[:, top : top + height, left : left + width]
+        return np.stack([cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR) for picture in cropped])
+
+    return _batched(clips, read)
+
+
+def opencv(video: bytes, clips: list[Clip]) -> Callable[[], None]:
+    """Frame by frame from the first that is wanted."""
+    cv2: Any = importlib.import_module("cv2")
+
+    cv2.setNumThreads(1)
+    file = tempfile.NamedTemporaryFile(suffix=".mp4")  # noqa: SIM115 - lives as long as the process
+    file.write(video)
+    file.flush()
+
+    def read(frames: list[int], box: list[float]) -> np.ndarray:
+        capture = cv2.VideoCapture(file.name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        capture.set(cv2.CAP_PROP_POS_FRAMES, frames[0])
+        top, left, height, width = (round(x) for x in box)
+        kept = []
+        for number in range(frames[0], frames[-1] + 1):
+            capture.grab()
+            if number in frames:
+                picture = capture.retrieve()[1][top : top + height, left : left + width, ::-1]
+                kept.append(cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR))
+        return np.stack(kept)
+
+    return _batched(clips, read)
+
+
+def torchcodec(video: bytes, clips: list[Clip]) -> Callable[[], None]:
+    torch: Any = importlib.import_module("torch")
+    decoders: Any = importlib.import_module("torchcodec.decoders")
+
+    torch.set_num_threads(1)
+
+    def read(frames: list[int], box: list[float]) -> np.ndarray:
+        decoder = decoders.VideoDecoder(video, num_ffmpeg_threads=1, seek_mode="approximate")
+        pictures = decoder.get_frames_at(frames).data
+        top, left, height, width = (round(x) for x in box)
+        cropped = pictures[..., top : top + height, left : left + width]
+        return torch.nn.functional.interpolate(cropped, (SIZE, SIZE), mode="bilinear").numpy()
+
+    return _batched(clips, read)
+
+
+PEERS = {"torchcodec": torchcodec, "decord": decord, "opencv": opencv}
+PACKAGES = {"torchcodec": "torchcodec", "decord": "decord", "opencv": "opencv-python-headless"}
+
+
+def serve(name: str, folder: Path) -> None:
+    """Runs a round whenever a line comes in, and answers with its seconds."""
+    clips: list[Clip] = json.loads((folder / "clips.json").read_text())
+    video = (folder / "video.mp4").read_bytes()
+    kind, *options = name.split()
+    if kind == "pipeline":
+        run = pipeline(str(folder / options[0]), int(options[1]))
+    else:
+        run = bare(video, clips, int(options[0])) if kind == "bare" else PEERS[kind](video, clips)
+    run()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        run()
+        print(time.perf_counter() - start, flush=True)
+
+
+def prepare(video: Path | None, folder: Path, rounds: int) -> None:
+    """Ingests the video (16 copies of it), and writes down which frames and crops the pipeline takes."""
+    from vivit_jax.data import pipeline as module
+    from vivit_jax.data.datasets import VideoDataset
+    from vivit_jax.ingest import ingest
+
+    source = video or render(folder / "rendered.mp4")
+    for copy in range(20):
+        target = folder / "videos" / "ab"[copy % 2] / f"{copy}{source.suffix}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())
+    for storage in ("h264", "jpeg"):
+        ingest(folder / "videos", "clips", folder / storage, storage=storage)
+    split = VideoDataset(folder / "h264", "clips").source("train")
+    (folder / "video.mp4").write_bytes(split[0]["video"])
+    clips: list[Any] = []
+
+    def note(video, frames, *, size, box, frame_sizes):
+        clips.append((frames.tolist(), box))
+        return np.zeros((len(frames), *size, 3), np.uint8)
+
+    decode, module.decode = module.decode, note
+    for _ in module.train_batches(split, config(str(folder / "h264"), 0), 0, (rounds + 1) * CLIPS // BATCH):
+        continue
+    module.decode = decode
+    (folder / "clips.json").write_text(json.dumps(clips[: (rounds + 1) * CLIPS]))
+
+
+def render(path: Path) -> Path:
+    """Ten seconds of 340 x 256 pixels at 30 frames per second, as Kinetics has them: a moving camera's."""
+    import av
+
+    rng = np.random.default_rng(0)
+    scene = np.zeros((600, 900, 3))
+    for cell in (100, 50, 20, 5):
+        coarse = rng.uniform(-1, 1, (600 // cell, 900 // cell, 3))
+        scene += coarse.repeat(cell, 0).repeat(cell, 1) * cell**0.4
+    scene = (255 * (scene - scene.min()) / (scene.max() - scene.min())).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 340, 256, "yuv420p"
+        for index in range(300):
+            top, left = int(150 + 120 * np.sin(index / 25)), int(260 + 240 * np.cos(index / 40))
+            picture = np.ascontiguousarray(scene[top : top + 256, left : left + 340])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+class Loader:
+    """A process that decodes."""
+
+    def __init__(self, name: str, folder: Path, cores: set[int]):
+        command = [sys.executable, __file__, "--serve", name, "--folder", str(folder)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, cores), env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        )  # fmt: skip
+        while (line := self._read()) != "ready":
+            if not line:
+                raise RuntimeError(f"{name} does not start")
+        self._signal(signal.SIGSTOP)
+
+    def _signal(self, number: int) -> None:
+        """To it and its own workers, which are not to run ahead while it is another's turn."""
+        os.killpg(self.process.pid, number)
+
+    def _read(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
+
+    def round(self) -> float:
+        """Clips per second."""
+        assert self.process.stdin
+        self._signal(signal.SIGCONT)
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        seconds = float(self._read())
+        self._signal(signal.SIGSTOP)
+        return CLIPS / seconds
+
+    def close(self) -> None:
+        self._signal(signal.SIGKILL)
+
+
+def measure(folder: Path, rounds: int) -> dict[str, Any]:
+    cores = sorted(os.sched_getaffinity(0))
+    one, every = {cores[0]}, set(cores)
+    loaders = {"bare": ("bare 1", one), "pipeline, threads": ("pipeline h264 0", one)}
+    loaders["pipeline, 1 process"] = ("pipeline h264 1", one)
+    loaders["pipeline, JPEG storage, threads"] = ("pipeline jpeg 0", one)
+    loaders |= {name: (name, one) for name in PEERS if importlib.util.find_spec("cv2" if name == "opencv" else name)}
+    loaders[f"bare, {len(cores)} processes, {len(cores)} cores"] = (f"bare {len(cores)}", every)
+    loaders[f"pipeline, threads, {len(cores)} cores"] = ("pipeline h264 0", every)
+    loaders[f"pipeline, {len(cores)} processes, {len(cores)} cores"] = (f"pipeline h264 {len(cores)}", every)
+    running = {title: Loader(name, folder, where) for title, (name, where) in loaders.items()}
+    speeds: dict[str, list[float]] = {title: [] for title in running}
+    for _ in range(rounds):
+        for title, loader in running.items():
+            speeds[title].append(loader.round())
+    for loader in running.values():
+        loader.close()
+    return {
+        title: {
+            "clips_per_second": _quartiles(values),
+            "of_bare": _quartiles([value / bare for value, bare in zip(values, speeds["bare"], strict=True)]),
+        }
+        for title, values in speeds.items()
+    }
+
+
+def _quartiles(values: list[float]) -> list[float]:
+    """First, second (the median) and third."""
+    return [round(x, 3) for x in statistics.quantiles(values, n=4)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--video", type=Path)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--serve")
+    parser.add_argument("--folder", type=Path)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(arguments.serve, arguments.folder)
+        return
+    from train import RESULTS, machine
+
+    with tempfile.TemporaryDirectory() as temporary:
+        prepare(arguments.video, Path(temporary), arguments.rounds)
+        results = measure(Path(temporary), arguments.rounds)
+    peers = {PACKAGES[name]: version(PACKAGES[name]) for name in PEERS if name in results}
+    report = {"machine": machine(), "versions": {"av": version("av")} | peers, "rounds": arguments.rounds}
+    report |= {"video": arguments.video.name if arguments.video else "rendered", "quartiles": results}
+    name = "input_pipeline.json" if arguments.video is None else f"input_pipeline_{arguments.video.stem}.json"
+    (RESULTS / name).write_text(json.dumps(report, indent=2) + "\n")
+    for title, values in results.items():
+        low, middle, high = values["of_bare"]
+        print(f"{title}: {values['clips_per_second'][1]:.2f} clips/s, {middle:.2f} ({low:.2f}-{high:.2f}) of bare")
+
+
+if __name__ == "__main__":
+    main()
