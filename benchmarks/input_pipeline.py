@@ -208,12 +208,12 @@ def prepare(video: Path | None, folder: Path, rounds: int) -> None:
 
     def note(video, frames, *, size, box, frame_sizes):
         clips.append((frames.tolist(), box))
-        return np.zeros((len(frames), *size, 3), np.uint8)
+        return [np.zeros((*size, 3), np.uint8)] * len(frames)
 
-    decode, module.decode = module.decode, note
+    decode, module.decode_frames = module.decode_frames, note
     for _ in module.train_batches(split, config(str(folder / "h264"), 0), 0, (rounds + 1) * CLIPS // BATCH):
         continue
-    module.decode = decode
+    module.decode_frames = decode
     (folder / "clips.json").write_text(json.dumps(clips[: (rounds + 1) * CLIPS]))
 
 

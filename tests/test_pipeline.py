@@ -1,10 +1,18 @@
 """Batches: a function of the seed and the step, every video once in evaluation, shared out over processes."""
 
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
 
 import runs
+from vivit_jax.data import pipeline
 from vivit_jax.data.datasets import VideoDataset
 from vivit_jax.data.pipeline import evaluation_batches, train_batches
 from vivit_jax.errors import UserError
@@ -108,3 +116,62 @@ def test_what_is_not_there_is_named(data_dir):
         VideoDataset(data_dir, "nothing")
     with pytest.raises(UserError, match="there is no split 'test', only train, validation"):
         VideoDataset(data_dir, "tiny").source("test")
+
+
+def test_another_number_of_processes_goes_on_in_the_same_epoch(data_dir, source, monkeypatch):
+    """32 videos, batches of 8: two steps of one process, then two steps of two."""
+    config = runs.config(data_dir, train__batch_size=8)
+    seen = [index for batch in train_batches(source, config, 0, 2) for index in batch["index"].tolist()]
+    whole = stack(train_batches(source, config, 2, 4))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for index in range(2):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        parts = stack(train_batches(source, config, 2, 4))
+        for part, batch in zip(parts, whole, strict=True):
+            np.testing.assert_array_equal(part["video"], batch["video"][index::2])
+            seen += part["index"].tolist()
+    assert sorted(seen) == list(range(32))
+
+
+def test_a_decoding_process_that_is_killed_is_replaced(data_dir, source, capfd):
+    expected = stack(train_batches(source, runs.config(data_dir), 0, 12))
+    batches, got = train_batches(source, runs.config(data_dir, data__num_workers=2), 0, 12), []
+    for number, batch in enumerate(batches):
+        got.append({name: np.array(value) for name, value in batch.items()})
+        if number in (1, 5):
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    assert_same(expected, got)
+    assert "A decoding process died; all are started again" in capfd.readouterr().err
+
+
+def test_processes_that_keep_dying_are_one_clear_error(data_dir, source, monkeypatch):
+    monkeypatch.setattr(pipeline, "RESTARTS", 0)
+    batches = train_batches(source, runs.config(data_dir, data__num_workers=1), 0, 1000)
+    next(batches)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    with pytest.raises(UserError, match=r"config\.data\.num_workers: decoding processes died 1 times without a batch"):
+        for _ in batches:
+            continue
+
+
+def test_decoding_processes_end_with_the_run(data_dir, tmp_path):
+    command = runs.command(data_dir, tmp_path, "--config.data.num_workers=2", "--config.train.epochs=1000.0")
+    process = subprocess.Popen(
+        command, cwd=runs.REPOSITORY, env=runs.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "log.jsonl").exists() or not runs.log(tmp_path):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.2)
+    children = [
+        child
+        for task in Path(f"/proc/{process.pid}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+    assert len(children) >= 2
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < deadline, "they live on"
+        time.sleep(0.2)

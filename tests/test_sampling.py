@@ -75,3 +75,23 @@ def test_view_boxes():
     assert tall == [(left, top, h, w) for top, left, h, w in boxes]
     assert sampling.view_boxes(128, 170, 256, (224, 224), 1) == [(8.0, 29.0, 112.0, 112.0)]
     assert sampling.view_boxes(100, 100, 50, (50, 80), 1) == [(18.75, 0.0, 62.5, 100.0)]  # wider than the picture
+
+
+def test_jittered_crops_have_the_size_they_would_have_after_resizing():
+    rng = np.random.default_rng(0)
+    sides, corners = [], []
+    for _ in range(300):
+        top, left, height, width = sampling.jittered_box(256, 340, (112, 224), (230.0, 340.0), rng)
+        assert height / width == pytest.approx(112 / 224)
+        assert 0 <= top <= 256 - height and 0 <= left <= 340 - width
+        sides.append(224 * 256 / width)  # the short side of the whole picture when the crop is 224 pixels wide
+        corners.append((top / (256 - height), left / (340 - width)))
+    assert 230 <= min(sides) < 235 and 335 < max(sides) <= 340
+    np.testing.assert_allclose(np.mean(corners, 0), 0.5, atol=0.06)
+    np.testing.assert_allclose(np.mean(sides), 285, atol=6)
+
+
+def test_jitter_never_asks_for_more_than_there_is():
+    """A portrait, and a crop that is wider than it."""
+    box = sampling.jittered_box(400, 200, (224, 448), (224.0, 225.0), np.random.default_rng(0))
+    assert box[3] == pytest.approx(200) and box[2] == pytest.approx(100) and box[1] == pytest.approx(0, abs=1e-9)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -14,6 +16,8 @@ def work(item):
         os.kill(os.getpid(), signal.SIGSEGV)
     if item == "hang":
         time.sleep(60)
+    if item == "memory":
+        return len(bytearray(workers.MEMORY_LIMIT))
     if item == "fail":
         raise ValueError("as asked")
     return item * 2
@@ -42,3 +46,26 @@ def test_leaving_early_ends_the_processes():
 
 def test_nothing_to_do():
     assert list(workers.run(work, [], 2, 1.0)) == []
+
+
+def test_a_call_of_its_own_survives_as_well():
+    isolated = workers.Isolated(work, time_limit=2.0)
+    assert isolated(3) == (6, None) == isolated(3)
+    for item, kind in (("crash", ChildProcessError), ("hang", TimeoutError), ("fail", ValueError)):
+        assert type(isolated(item)[1]) is kind and isolated(4) == (8, None)
+    isolated.close()
+
+
+def test_who_asks_for_too_much_memory_gets_none():
+    """And the machine goes on as before."""
+    ((_, result, error),) = workers.run(work, ["memory"], 1, time_limit=20.0)
+    assert result is None and isinstance(error, MemoryError)
+
+
+def test_a_main_module_without_a_guard_is_said(tmp_path):
+    program = "from vivit_jax.data import workers\nlist(workers.run(len, ['ab'], 1, 5.0))\n"
+    (tmp_path / "unguarded.py").write_text(program)
+    result = subprocess.run(
+        [sys.executable, str(tmp_path / "unguarded.py")], capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode != 0 and "is the main module guarded by __name__?" in result.stderr

@@ -60,6 +60,18 @@ def decode(
     Raises:
       DecodeError: a frame is missing, the bytes are no video, or a limit is passed.
     """
+    return np.stack(decode_frames(video, indices, size=size, box=box, frame_sizes=frame_sizes))
+
+
+def decode_frames(
+    video: bytes | str | Path,
+    indices: np.ndarray,
+    *,
+    size: tuple[int, int] | None = None,
+    box: tuple[float, float, float, float] | None = None,
+    frame_sizes: Sequence[int] = (),
+) -> list[np.ndarray]:
+    """As `decode`, the frames one by one, so that whoever wants them elsewhere copies them once."""
     wanted, deadline = np.unique(indices), time.monotonic() + TIME_LIMIT
     read = _jpeg_frames(video, wanted, frame_sizes) if frame_sizes else _video_frames(video, wanted)
     try:
@@ -70,7 +82,7 @@ def decode(
         raise DecodeError("undecodable") from error
     if len(kept) < len(wanted):
         raise DecodeError("missing_frame")
-    return np.stack([kept[int(i)] for i in indices])
+    return [kept[int(i)] for i in indices]
 
 
 def _video_frames(video: bytes | str | Path, wanted: np.ndarray) -> Iterator[tuple[int, Any]]:

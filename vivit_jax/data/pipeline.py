@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,12 @@ import grain
 import jax
 import numpy as np
 from absl import flags
+from grain.python import SharedMemoryArray
 
 from vivit_jax.config import Config
 from vivit_jax.data import sampling
-from vivit_jax.data.decode import FAULTS, DecodeError, decode
+from vivit_jax.data.decode import FAULTS, DecodeError, decode_frames
+from vivit_jax.data.workers import end_with_parent
 from vivit_jax.errors import UserError
 from vivit_jax.sections import Data
 
@@ -30,22 +32,21 @@ class _Clips:
     num_frames: int
     size: tuple[int, int]
 
-    def _views(self, index: int, choose, count: tuple[int, ...]) -> dict[str, Any]:
-        """`choose(example)` gives the frames and the crop of each view; there are as many as `count`, a shape, says."""
+    def _read(self, index: int, choose) -> dict[str, Any]:
+        """The frames of all views; `choose(example)` gives the numbers and the crop of each view."""
         example, fault = None, 0
         try:
             if index < len(self.source):  # the rest pads the last batch
                 example = _record(self.source, index)
-                views = [self._decode(example, frames, box) for frames, box in choose(example)]
-                video = np.stack(views) if count else views[0]
-                return self._found(index, example, video, 1, 0)
+                frames = [x for numbers, box in choose(example) for x in self._decode(example, numbers, box)]
+                return self._found(index, example, frames, 1, 0)
         except DecodeError as error:
             fault = 1 + list(FAULTS).index(error.fault)
-        return self._found(index, example, np.zeros((*count, self.num_frames, *self.size, 3), np.uint8), 0, fault)
+        return self._found(index, example, [], 0, fault)
 
-    def _found(self, index: int, example: dict[str, Any] | None, video: np.ndarray, weight: int, fault: int):
+    def _found(self, index: int, example: dict[str, Any] | None, frames: list, weight: int, fault: int):
         numbers = {"weight": np.float32(weight), "fault": np.int32(fault), "index": np.int32(index)}
-        return {"video": video, "label": self._label(example), **numbers}
+        return {"frames": frames, "label": self._label(example), **numbers}
 
     def _label(self, example: dict[str, Any] | None) -> Any:
         """int32, or one for each head; 0 where there is no example."""
@@ -54,9 +55,9 @@ class _Clips:
         heads = getattr(self.source, "heads", ())
         return {head: np.int32(0) for head in heads} if len(heads) > 1 else np.int32(0)
 
-    def _decode(self, example: dict[str, Any], frames: np.ndarray, box: sampling.Box) -> np.ndarray:
+    def _decode(self, example: dict[str, Any], frames: np.ndarray, box: sampling.Box) -> list[np.ndarray]:
         sizes = example["frame_sizes"]
-        return decode(example["video"], frames, size=self.size, box=box, frame_sizes=sizes)
+        return decode_frames(example["video"], frames, size=self.size, box=box, frame_sizes=sizes)
 
     def _timing(self, example: dict[str, Any]) -> tuple[float, str, str]:
         data = self.data
@@ -73,7 +74,7 @@ def _record(source: Any, index: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TrainClips(_Clips, grain.transforms.RandomMap):
-    """One random clip, randomly cropped: uint8 [T, h, w, 3]."""
+    """One random clip, randomly cropped."""
 
     def random_map(self, element: int, rng: np.random.Generator) -> dict[str, Any]:
         def choose(example):
@@ -81,7 +82,7 @@ class TrainClips(_Clips, grain.transforms.RandomMap):
             frames = sampling.random_clip(example["num_frames"], self.num_frames, *timing, rng)
             return [(frames, self._box(example["height"], example["width"], rng))]
 
-        return self._views(int(element), choose, ())
+        return self._read(int(element), choose)
 
     def _box(self, height: int, width: int, rng: np.random.Generator) -> sampling.Box:
         if self.data.crop == "jitter":
@@ -91,7 +92,7 @@ class TrainClips(_Clips, grain.transforms.RandomMap):
 
 @dataclass(frozen=True)
 class EvaluationClips(_Clips, grain.transforms.Map):
-    """Every view of a video: uint8 [clips * crops, T, h, w, 3]."""
+    """Every view of a video, clip by clip."""
 
     clips: int
     crops: int
@@ -103,7 +104,25 @@ class EvaluationClips(_Clips, grain.transforms.Map):
             clips = sampling.even_clips(example["num_frames"], self.num_frames, *self._timing(example), self.clips)
             return [(frames, box) for frames in clips for box in boxes]
 
-        return self._views(int(element), choose, (self.clips * self.crops,))
+        return self._read(int(element), choose)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Puts clips together: every frame is copied once, to where it stays, in memory that processes share if they do."""
+
+    shape: tuple[int, ...]  # of an example's video
+    shared: bool
+
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> Batch:
+        make = SharedMemoryArray if self.shared else np.empty
+        video = make((len(examples), *self.shape), np.uint8)
+        for target, example in zip(video.reshape(len(examples), -1, *self.shape[-3:]), examples, strict=True):
+            if not example["frames"]:
+                target[:] = 0
+            for place, frame in zip(target, example.pop("frames"), strict=False):
+                place[:] = frame
+        return {"video": video, **jax.tree.map(lambda *leaves: np.stack(leaves), *examples)}
 
 
 def _iterate(batches: grain.MapDataset, num_workers: int) -> Iterator[Batch]:
@@ -121,7 +140,11 @@ def _in_processes(batches: grain.MapDataset, num_workers: int) -> Iterator[Batch
     done, left = 0, RESTARTS
     while True:
         try:
-            for batch in batches[done:].to_iter_dataset(grain.ReadOptions(num_threads=1)).mp_prefetch(options):
+            for batch in (
+                batches[done:]
+                .to_iter_dataset(grain.ReadOptions(num_threads=1))
+                .mp_prefetch(options, worker_init_fn=end_with_parent)
+            ):
                 yield batch
                 done, left = done + 1, RESTARTS
             return
@@ -158,7 +181,8 @@ def train_batches(source: Any, config: Config, start: int, stop: int) -> Iterato
     examples = grain.MapDataset.range(len(source)).seed(config.seed).shuffle().repeat()
     examples = examples.random_map(TrainClips(source, config.data, model.num_frames, model.image_size))
     examples = examples[jax.process_index() :: jax.process_count()]
-    batches = examples.batch(_local("train", config.train.batch_size))
+    together = _Batch((model.num_frames, *model.image_size, 3), config.data.num_workers > 0)
+    batches = examples.batch(_local("train", config.train.batch_size), batch_fn=together)
     return _iterate(batches[start:stop], config.data.num_workers)
 
 
@@ -174,4 +198,6 @@ def evaluation_batches(source: Any, config: Config) -> Iterator[Batch]:
     clips = EvaluationClips(source, config.data, model.num_frames, model.image_size, *views)
     examples = grain.MapDataset.range(-(-len(source) // size) * size).map(clips)
     examples = examples[jax.process_index() :: jax.process_count()]
-    return _iterate(examples.batch(_local("evaluation", size)), config.data.num_workers)
+    shape = (evaluation.clips * evaluation.crops, model.num_frames, *model.image_size, 3)
+    together = _Batch(shape, config.data.num_workers > 0)
+    return _iterate(examples.batch(_local("evaluation", size), batch_fn=together), config.data.num_workers)

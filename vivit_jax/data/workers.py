@@ -1,7 +1,9 @@
 """Runs a function over many inputs in processes that may crash or hang without taking the others along."""
 
 import multiprocessing
+import os
 import resource
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
@@ -25,6 +27,18 @@ def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
             pipe.send((function(item), None))
         except Exception as error:
             pipe.send((None, error))
+
+
+def end_with_parent(*_: int) -> None:
+    """Makes this process end soon after its parent, however that one ended; Grain's own workers wait for ever."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class _Worker:

@@ -29,7 +29,8 @@ def inspect(config: Config, workdir: Path) -> None:
     source = run.dataset.source(run.config.data.train_split)
     batch = next(iter(train_batches(source, run.config, 0, 1)))
     key, _ = step_keys(run.config.seed, 0)
-    video, targets = jax.jit(augment_batch, static_argnums=2)(batch, key, run.config.augment, run.dataset.num_classes)
+    augment, classes = run.config.augment, run.dataset.num_classes
+    video, targets = jax.jit(lambda batch, key: augment_batch(batch, key, augment, classes))(batch, key)
     titles = [
         _title(jax.tree.map(lambda x, i=i: np.asarray(x[i]), targets), run.dataset.class_names, int(batch["fault"][i]))
         for i in range(min(len(video), MAX_CLIPS))
