@@ -191,8 +191,9 @@ def serve(name: str, folder: Path) -> None:
 
 def prepare(video: Path | None, folder: Path, rounds: int) -> None:
     """Ingests the video (16 copies of it), and writes down which frames and crops the pipeline takes."""
-    from vivit_jax.data import pipeline as module
+    from vivit_jax.data import reading
     from vivit_jax.data.datasets import VideoDataset
+    from vivit_jax.data.pipeline import train_batches
     from vivit_jax.ingest import ingest
 
     source = video or render(folder / "rendered.mp4")
@@ -206,14 +207,14 @@ def prepare(video: Path | None, folder: Path, rounds: int) -> None:
     (folder / "video.mp4").write_bytes(split[0]["video"])
     clips: list[Any] = []
 
-    def note(video, frames, *, size, box, frame_sizes):
+    def note(video, frames, *, size, box, frame_sizes, out):
         clips.append((frames.tolist(), box))
-        return [np.zeros((*size, 3), np.uint8)] * len(frames)
+        return out
 
-    decode, module.decode_frames = module.decode_frames, note
-    for _ in module.train_batches(split, config(str(folder / "h264"), 0), 0, (rounds + 1) * CLIPS // BATCH):
+    decode, reading.decode = reading.decode, note
+    for _ in train_batches(split, config(str(folder / "h264"), 0), 0, (rounds + 1) * CLIPS // BATCH):
         continue
-    module.decode_frames = decode
+    reading.decode = decode
     (folder / "clips.json").write_text(json.dumps(clips[: (rounds + 1) * CLIPS]))
 
 

@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
@@ -46,6 +46,7 @@ def decode(
     size: tuple[int, int] | None = None,
     box: tuple[float, float, float, float] | None = None,
     frame_sizes: Sequence[int] = (),
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Decodes some frames, from the key frame before the first of them and no further than the last.
 
@@ -55,34 +56,27 @@ def decode(
       size: height and width of the result, in pixels; those of the box by default.
       box: top, left, height and width of what is kept, in pixels of the stored frame; the whole frame by default.
       frame_sizes: bytes of each frame, where `video` is JPEG frames end to end.
+      out: where to write the result; new memory by default.
     Returns:
       uint8 RGB [len(indices), height, width, 3].
     Raises:
       DecodeError: a frame is missing, the bytes are no video, or a limit is passed.
     """
-    return np.stack(decode_frames(video, indices, size=size, box=box, frame_sizes=frame_sizes))
-
-
-def decode_frames(
-    video: bytes | str | Path,
-    indices: np.ndarray,
-    *,
-    size: tuple[int, int] | None = None,
-    box: tuple[float, float, float, float] | None = None,
-    frame_sizes: Sequence[int] = (),
-) -> list[np.ndarray]:
-    """As `decode`, the frames one by one, so that whoever wants them elsewhere copies them once."""
-    wanted, deadline = np.unique(indices), time.monotonic() + TIME_LIMIT
-    read = _jpeg_frames(video, wanted, frame_sizes) if frame_sizes else _video_frames(video, wanted)
+    wanted = np.unique(indices)
+    frames = _jpeg_frames(video, wanted, frame_sizes) if frame_sizes else _video_frames(video, wanted)
+    places = {int(number): np.flatnonzero(indices == number) for number in wanted}
     try:
-        kept = _keep(read, set(wanted.tolist()), size, box, deadline)
+        for number, pixels in _pixels(frames, places, size, box):
+            out = np.empty((len(indices), *pixels.shape), np.uint8) if out is None else out
+            for place in places.pop(number):
+                out[place] = pixels
     except DecodeError:
         raise
     except (av.error.FFmpegError, *_NONSENSE) as error:
         raise DecodeError("undecodable") from error
-    if len(kept) < len(wanted):
+    if places or out is None:
         raise DecodeError("missing_frame")
-    return [kept[int(i)] for i in indices]
+    return out
 
 
 def _video_frames(video: bytes | str | Path, wanted: np.ndarray) -> Iterator[tuple[int, Any]]:
@@ -108,21 +102,19 @@ def _jpeg_frames(
         yield number, frame
 
 
-def _keep(frames: Iterator[tuple[int, Any]], chosen: set[int], size, box, deadline: float) -> dict[int, np.ndarray]:
-    """Of numbered frames the chosen ones, cropped and resized, and none after the last of them."""
-    kept: dict[int, np.ndarray] = {}
-    graph, last = None, max(chosen)
+def _pixels(frames: Iterator[tuple[int, Any]], wanted: Collection[int], size, box) -> Iterator[tuple[int, np.ndarray]]:
+    """Of numbered frames those that are (still) wanted, cropped and resized, and none after the last of them."""
+    graph, deadline = None, time.monotonic() + TIME_LIMIT
     for number, frame in frames:
         if time.monotonic() > deadline:
             raise DecodeError("too_slow")
-        if number in chosen:
+        if number in wanted:
             graph = graph or _graph(frame, size, box)
             frame.pts, frame.time_base = number, Fraction(1, 1000)
             graph.push(frame)
-            kept[number] = graph.pull().to_ndarray()
-        if number >= last:
-            break
-    return kept
+            yield number, graph.pull().to_ndarray()
+        if not wanted:
+            return
 
 
 def _graph(frame, size, box) -> Any:

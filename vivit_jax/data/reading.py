@@ -1,0 +1,111 @@
+"""Clips read straight into the memory of their batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from grain.python import SharedMemoryArray
+
+from vivit_jax.data import sampling
+from vivit_jax.data.decode import FAULTS, DecodeError, decode
+from vivit_jax.sections import Data
+
+Batch = dict[str, Any]
+View = tuple[np.ndarray, sampling.Box]  # frame numbers, and what of the frames is kept
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Makes a batch of drawn videos; what cannot be had is blank, weighs nothing and says why.
+
+    A clip that fails takes no other's place and none takes its: a batch is a function of what was drawn.
+    """
+
+    source: Any
+    data: Data
+    num_frames: int
+    size: tuple[int, int]
+    shared: bool  # whether the batch is made in memory that processes share
+
+    def choose(self, example: dict[str, Any], seed: int) -> list[View]:
+        """The views of a video."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it looks at")
+
+    def views(self) -> tuple[int, ...]:
+        """How many there are, as axes of the batch."""
+        return ()
+
+    def __call__(self, draws: Sequence[dict[str, int]]) -> Batch:
+        """Draws are {"index": of the video, "seed": of what is random}; an index beyond the source pads the batch."""
+        make = SharedMemoryArray if self.shared else np.empty
+        clip = (self.num_frames, *self.size, 3)
+        video: Any = make((len(draws), *self.views(), *clip), np.uint8)
+        targets = video.reshape(len(draws), -1, *clip)
+        found = [self._read(draw["index"], draw["seed"], target) for draw, target in zip(draws, targets, strict=True)]
+        return {"video": video, **jax.tree.map(lambda *leaves: np.stack(leaves), *found)}
+
+    def _read(self, index: int, seed: int, out: np.ndarray) -> dict[str, Any]:
+        example, weight, fault = None, 0, 0
+        try:
+            if index < len(self.source):
+                example = self._record(index)
+                for (frames, box), view in zip(self.choose(example, seed), out, strict=True):
+                    sizes = example["frame_sizes"]
+                    decode(example["video"], frames, size=self.size, box=box, frame_sizes=sizes, out=view)
+                weight = 1
+        except DecodeError as error:
+            fault = 1 + list(FAULTS).index(error.fault)
+        if not weight:
+            out[:] = 0
+        numbers = {"weight": np.float32(weight), "fault": np.int32(fault), "index": np.int32(index)}
+        return {"label": self._label(example), **numbers}
+
+    def _record(self, index: int) -> dict[str, Any]:
+        try:
+            return self.source[index]
+        except Exception as error:  # whatever ArrayRecord, protobuf and file systems raise
+            raise DecodeError("unreadable") from error
+
+    def _label(self, example: dict[str, Any] | None) -> Any:
+        """int32, or one for each head; 0 where there is no example."""
+        if example is not None:
+            return jax.tree.map(np.int32, example["label"])
+        heads = getattr(self.source, "heads", ())
+        return {head: np.int32(0) for head in heads} if len(heads) > 1 else np.int32(0)
+
+    def timing(self, example: dict[str, Any]) -> tuple[float, str, str]:
+        data = self.data
+        stride = data.stride or max(example["fps"] / data.target_fps, 1e-6)
+        return stride, data.sampling, data.short_clips
+
+
+@dataclass(frozen=True)
+class TrainReader(Reader):
+    """One random clip, randomly cropped."""
+
+    def choose(self, example: dict[str, Any], seed: int) -> list[View]:
+        rng, data, size = np.random.default_rng(seed), self.data, (example["height"], example["width"])
+        frames = sampling.random_clip(example["num_frames"], self.num_frames, *self.timing(example), rng)
+        if data.crop == "jitter":
+            return [(frames, sampling.jittered_box(*size, self.size, data.crop_short_side, rng))]
+        return [(frames, sampling.random_box(*size, data.crop_area, data.crop_aspect, rng))]
+
+
+@dataclass(frozen=True)
+class EvaluationReader(Reader):
+    """Every view of a video, clip by clip."""
+
+    clips: int
+    crops: int
+
+    def views(self) -> tuple[int, ...]:
+        return (self.clips * self.crops,)
+
+    def choose(self, example: dict[str, Any], seed: int) -> list[View]:
+        del seed
+        size = example["height"], example["width"]
+        boxes = sampling.view_boxes(*size, self.data.eval_resize, self.size, self.crops)
+        clips = sampling.even_clips(example["num_frames"], self.num_frames, *self.timing(example), self.clips)
+        return [(frames, box) for frames in clips for box in boxes]
