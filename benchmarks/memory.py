@@ -6,6 +6,7 @@ Writes `benchmarks/results/memory.json` and `memory.png`.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import tempfile
@@ -15,7 +16,8 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from input_pipeline import BATCH, config, prepare
+from input_pipeline import prepare
+from loaders import BATCH, config
 from train import RESULTS, machine
 
 NOTES = 200
@@ -25,7 +27,8 @@ def tree(pid: int) -> list[int]:
     """A process and all that came of it."""
     children = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        children += (task / "children").read_text().split()
+        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+            children += (task / "children").read_text().split()
     return [pid, *(grandchild for child in children for grandchild in tree(int(child)))]
 
 

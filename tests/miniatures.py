@@ -95,7 +95,7 @@ def moments_in_time(root: Path) -> Expected:
 
 def howto100m(root: Path) -> Expected:
     """Two tasks of 100 videos, of which ten are here, and one that is too rare."""
-    from vivit_jax.data.annotations import _part
+    from vivit_jax.data.annotation_files import _part
 
     lines, expected = ["video_id,category_1,category_2,rank,task_id"], {"train": {}, "validation": {}}
     for task, label in ((7, "Make Tea (7)"), (12, "Fix a Bike (12)")):

@@ -9,7 +9,8 @@ import pytest
 
 import videos
 from vivit_jax.data.decode import DecodeError, decode
-from vivit_jax.data.transcode import TranscodeError, probe, transcode
+from vivit_jax.data.transcode import transcode
+from vivit_jax.data.video_files import TranscodeError, probe
 
 
 @pytest.fixture(scope="module")
@@ -148,12 +149,12 @@ def test_colors_survive_whatever_the_file_has_them_in(tmp_path, pixel_format, co
 def test_limits_of_what_is_made(tmp_path, monkeypatch):
     path = videos.write(tmp_path / "a.mp4", num_frames=30)
     for name, value, message in (
-        ("MAX_FRAMES", 29, "more than 29 frames"),
-        ("MAX_BYTES", 1000, "more than 0 MiB, re-encoded"),
-        ("MAX_SIDE", 63, "more than 63 pixels wide or high"),
+        ("video_files.MAX_FRAMES", 29, "more than 29 frames"),
+        ("transcode.MAX_BYTES", 1000, "more than 0 MiB, re-encoded"),
+        ("video_files.MAX_SIDE", 63, "more than 63 pixels wide or high"),
     ):
         with monkeypatch.context() as patch, pytest.raises(TranscodeError, match=message):
-            patch.setattr(f"vivit_jax.data.transcode.{name}", value)
+            patch.setattr(f"vivit_jax.data.{name}", value)
             transcode(path, 256, "jpeg")
 
 

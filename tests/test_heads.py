@@ -6,12 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from scipy.special import log_softmax
 
 import miniatures
 import runs
 import vivit_jax
+from vivit_jax.data.augment import normalize, to_float
 from vivit_jax.data.mixing import mix
+from vivit_jax.data.pipeline import evaluation_batches
 from vivit_jax.errors import UserError
 from vivit_jax.evaluation.multiview import joint, sums_of
 from vivit_jax.ingest import ingest
@@ -100,12 +103,10 @@ def test_two_heads_are_trained_evaluated_and_exported(kitchens, tmp_path):
     assert lines[-1]["train/loss"] < lines[0]["train/loss"]
     assert metrics["validation"]["num_videos"] == 1 and metrics["train"]["num_videos"] == 3
     model = vivit_jax.load_model(tmp_path / "run")
+    classify = nnx.jit(lambda model, video: model(normalize(to_float(video), model.preprocessing)))
     assert model.config.heads == {"noun": 3, "verb": 2}
     assert model.labels == {"noun": ("tap", "onion", "pan"), "verb": ("take", "cut")}
     # Against every video on its own.
-    from vivit_jax.data.augment import normalize, to_float
-    from vivit_jax.data.pipeline import evaluation_batches
-
     run = open_run(settings, tmp_path / "run")
     right, losses = {"verb": [], "noun": []}, []
     for batch in evaluation_batches(run.dataset.source("train"), settings):
@@ -113,7 +114,7 @@ def test_two_heads_are_trained_evaluated_and_exported(kitchens, tmp_path):
             batch["video"], batch["weight"], batch["label"]["verb"], batch["label"]["noun"]
         ):
             if weight:
-                logits = model(normalize(to_float(jnp.asarray(video)), model.preprocessing))
+                logits = classify(model, jnp.asarray(video))
                 for head, label in zip(("verb", "noun"), labels):
                     right[head].append(int(logits[head][0].argmax()) == label)
                 losses.append(np.mean([-log_softmax(logits[h][0])[y] for h, y in zip(("verb", "noun"), labels)]))

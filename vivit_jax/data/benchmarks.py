@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from vivit_jax.data import annotations
+from vivit_jax.data import annotation_files
+from vivit_jax.data.annotations import Annotations, read
 from vivit_jax.data.builder import VideoBuilder
 from vivit_jax.data.sources import Listing
 
@@ -19,7 +20,7 @@ from vivit_jax.data.sources import Listing
 class Benchmark(VideoBuilder, skip_registration=True):
     """A dataset with a name, an owner, and official numbers."""
 
-    READER: ClassVar[Callable[..., annotations.Annotations]]  # (manual_dir[, number of the official split])
+    READER: ClassVar[Callable[..., Annotations]]  # (manual_dir[, number of the official split])
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -29,7 +30,7 @@ class Benchmark(VideoBuilder, skip_registration=True):
         reader = type(self).READER
         if self.builder_config:
             reader = partial(reader, number=int(self.builder_config.name.removeprefix("split_")))
-        return annotations.read(source, reader)
+        return read(source, reader)
 
 
 # The owners' numbers of videos by split, as far as they are known, and of classes by head.
@@ -60,7 +61,7 @@ class Kinetics400(Benchmark):
       <youtube_id>_<start>_<end>.mp4, seconds in six digits, as of the Common Visual Data Foundation
     """
 
-    READER = staticmethod(annotations.kinetics)
+    READER = staticmethod(annotation_files.kinetics)
     CITATION = "Kay et al., The Kinetics Human Action Video Dataset, arXiv:1705.06950, 2017"
 
 
@@ -70,7 +71,7 @@ class Kinetics600(Benchmark):
     manual_dir: as of Kinetics400.
     """
 
-    READER = staticmethod(annotations.kinetics)
+    READER = staticmethod(annotation_files.kinetics)
     CITATION = "Carreira et al., A Short Note about Kinetics-600, arXiv:1808.01340, 2018"
 
 
@@ -80,7 +81,7 @@ class Kinetics700(Benchmark):
     manual_dir: as of Kinetics400. The CSVs of the 2020 edition are read as well; its counts are others.
     """
 
-    READER = staticmethod(annotations.kinetics)
+    READER = staticmethod(annotation_files.kinetics)
     CITATION = "Carreira et al., A Short Note on the Kinetics-700 Human Action Dataset, arXiv:1907.06987, 2019"
 
 
@@ -92,7 +93,7 @@ class SomethingSomethingV2(Benchmark):
       <id>.webm
     """
 
-    READER = staticmethod(annotations.something_something)
+    READER = staticmethod(annotation_files.something_something)
     CITATION = "Goyal et al., The Something Something Video Database, ICCV 2017, arXiv:1706.04261"
 
 
@@ -106,7 +107,7 @@ class EpicKitchens100(Benchmark):
     """
 
     HEADS = ("verb", "noun")
-    READER = staticmethod(annotations.epic_kitchens)
+    READER = staticmethod(annotation_files.epic_kitchens)
     CITATION = "Damen et al., Rescaling Egocentric Vision, IJCV 2022, arXiv:2006.13256"
 
 
@@ -118,7 +119,7 @@ class MomentsInTime(Benchmark):
       training/<class>/<file>.mp4, validation/<class>/<file>.mp4
     """
 
-    READER = staticmethod(annotations.moments_in_time)
+    READER = staticmethod(annotation_files.moments_in_time)
     CITATION = "Monfort et al., Moments in Time Dataset, PAMI 2019, arXiv:1801.03150"
 
 
@@ -132,7 +133,7 @@ class HowTo100M(Benchmark):
     """
 
     name = "howto100m"
-    READER = staticmethod(annotations.howto100m)
+    READER = staticmethod(annotation_files.howto100m)
     CITATION = "Miech et al., HowTo100M, ICCV 2019, arXiv:1906.03327"
 
 
@@ -144,7 +145,7 @@ class Diving48(Benchmark):
       <vid_name>.mp4
     """
 
-    READER = staticmethod(annotations.diving48)
+    READER = staticmethod(annotation_files.diving48)
     CITATION = "Li et al., RESOUND: Towards Action Recognition without Representation Bias, ECCV 2018"
 
 
@@ -158,7 +159,7 @@ class UCF101(Benchmark):
     """
 
     name = "ucf101"
-    READER = staticmethod(annotations.ucf101)
+    READER = staticmethod(annotation_files.ucf101)
     BUILDER_CONFIGS = THREE_SPLITS
     CITATION = "Soomro et al., UCF101: A Dataset of 101 Human Actions Classes, arXiv:1212.0402, 2012"
 
@@ -173,6 +174,6 @@ class HMDB51(Benchmark):
     """
 
     name = "hmdb51"
-    READER = staticmethod(annotations.hmdb51)
+    READER = staticmethod(annotation_files.hmdb51)
     BUILDER_CONFIGS = THREE_SPLITS
     CITATION = "Kuehne et al., HMDB: A Large Video Database for Human Motion Recognition, ICCV 2011"

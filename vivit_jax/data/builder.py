@@ -144,30 +144,16 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             Job(f"{index:08d}", entry, self.HEADS, self.cache, *encoding)
             for index, entry in enumerate(sorted(entries, key=lambda entry: (entry.name, entry.labels)))
         ]
-        return _on_beam(jobs) if self.on_beam else self._here(split, jobs)
+        if self.on_beam:
+            from vivit_jax.data import beam  # an extra
+
+            return beam.examples(jobs)
+        return self._here(split, jobs)
 
     def _here(self, split: str, jobs: list[Job]) -> Iterator[tuple[str, Example]]:
         results = workers.run(clips.encode, jobs, self.num_workers, clips.TIME_LIMIT)
         for job, path, error in tqdm(results, desc=split, total=len(jobs), unit="video", mininterval=0.5):
             yield from clips.finish(job, path, error)
-
-
-def _on_beam(jobs: list[Job]):
-    import apache_beam as beam  # an extra
-
-    class Encode(beam.DoFn):
-        """In a process of its own: what crashes there would make the runner try it again, and give up."""
-
-        def setup(self):
-            self.encode = workers.Isolated(clips.encode, clips.TIME_LIMIT)
-
-        def process(self, job):
-            yield from clips.finish(job, *self.encode(job))
-
-        def teardown(self):
-            self.encode.close()
-
-    return beam.Create(jobs) | beam.Reshuffle() | beam.ParDo(Encode())
 
 
 def _remove_unfinished(path: Path) -> None:

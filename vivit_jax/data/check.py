@@ -9,7 +9,7 @@ from tqdm import tqdm
 from vivit_jax.data import workers
 from vivit_jax.data.clips import TIME_LIMIT
 from vivit_jax.data.sources import Entry, Listing, some
-from vivit_jax.data.transcode import Facts, probe
+from vivit_jax.data.video_files import Facts, probe
 
 NUM_NAMES = 20  # printed of each kind of fault
 

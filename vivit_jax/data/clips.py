@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vivit_jax.data.sources import Entry
-from vivit_jax.data.transcode import Clip, Storage, TranscodeError, transcode
+from vivit_jax.data.transcode import Clip, Storage, transcode
+from vivit_jax.data.video_files import TranscodeError
 from vivit_jax.files import write_bytes, write_json
 
 TIME_LIMIT = 900.0  # seconds for one video
