@@ -21,7 +21,7 @@ from vivit_jax.training.run import open_run
 def final_state(config, workdir):
     run = open_run(config, workdir)
     checkpoints = Checkpoints(workdir, 1)
-    state = run.restore(checkpoints, checkpoints.latest_step())
+    _, state = run.resume(checkpoints)
     checkpoints.close()
     return jax.device_get(state)
 

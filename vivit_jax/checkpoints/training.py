@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from vivit_jax.errors import UserError
+
 
 class Checkpoints:
     """The last `keep` train states under `workdir/checkpoints`, each with what its data pipeline was made of."""
@@ -38,6 +40,35 @@ class Checkpoints:
         items = ocp.args.Composite(state=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=items)
         return restored["state"], restored["data"]
+
+    def restore_latest(self, like: Any) -> tuple[int, Any, dict[str, Any]]:
+        """(step, state, data) of the last checkpoint that can be read; later ones are put aside, and it says so.
+
+        Raises:
+          UserError: none can be read. Starting anew would overwrite what may still be saved by hand.
+        """
+        broken = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                found = step, *self.restore(step, like)
+            except Exception as error:  # whatever Orbax, TensorStore and JSON meet in a torn or altered file
+                broken.append((step, str(error).splitlines()[0][:200] if str(error) else type(error).__name__))
+                continue
+            for other, reason in broken:
+                self._put_aside(other, reason, step)
+            return found
+        steps = "; ".join(f"step {step}: {reason}" for step, reason in broken)
+        raise UserError(f"{self.directory}: no checkpoint can be read ({steps}); start in another workdir")
+
+    def _put_aside(self, step: int, reason: str, instead: int) -> None:
+        aside = self.directory.parent / "broken_checkpoints" / str(step)
+        if jax.process_index() == 0:
+            aside.parent.mkdir(exist_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
+            (self.directory / str(step)).rename(aside)
+            what = f"The checkpoint of step {step} cannot be read ({reason})"
+            print(f"{what}; going on from step {instead}; it is in {aside}")
+        self._manager.reload()
 
     def wait(self) -> None:
         """Returns when what was started is on disk."""

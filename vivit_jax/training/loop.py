@@ -17,39 +17,50 @@ from vivit_jax.evaluation.multiview import Evaluator, describe
 from vivit_jax.files import write_json
 from vivit_jax.training.dropped import Dropped
 from vivit_jax.training.metrics import Log
+from vivit_jax.training.preemption import Preempted, Preemption
 from vivit_jax.training.run import Run, claim, open_run
 from vivit_jax.training.sharding import to_devices
 from vivit_jax.training.step import State, jit_train_step, train_step_fn
 
 
 def train(config: Config, workdir: Path) -> None:
-    """Trains to the end, from the last checkpoint of `workdir` where there is one, and evaluates.
+    """Trains to the end, from the last checkpoint of `workdir` that can be read, and evaluates.
+
+    Asked to end by SIGTERM, it saves the step it is at and returns; started again, it goes on from there.
 
     Raises:
       UserError: what was asked for cannot be honored, the loss is not finite, or the disk is full.
     """
     run = open_run(config, workdir)
     claim(workdir, config)
+    keep_compiled(workdir)
     checkpoints = Checkpoints(workdir, config.train.keep)
-    start = checkpoints.latest_step() or 0
-    if start == run.total_steps and finished_at(workdir) == start:
+    if run.total_steps == checkpoints.latest_step() == finished_at(workdir):
         checkpoints.close()
-        print(f"{workdir} holds a finished run of {start} steps; its results are in metrics.json")
+        print(f"{workdir} holds a finished run of {run.total_steps} steps; its results are in metrics.json")
         return
-    state = run.restore(checkpoints, start) if start else run.new_state()
+    preemption = Preemption()
+    start, state = run.resume(checkpoints)
     evaluator = Evaluator(config, run.graph, run.mesh, state["params"], workdir)
     with disk_space(checkpoints.full):
         log = Log(workdir, start) if jax.process_index() == 0 else None
         try:
-            state = _train(run, state, start, checkpoints, log, evaluator)
+            state = _train(run, state, start, checkpoints, log, evaluator, preemption)
+            with preemption.idle():
+                evaluate_splits(run, evaluator, state)
+        except Preempted:
+            checkpoints.wait()
+            print(f"asked to end: {workdir} is saved at step {checkpoints.latest_step()}; start again to go on")
         finally:
+            preemption.close()
             checkpoints.close()
             if log:
                 log.close()
-        evaluate_splits(run, evaluator, state)
 
 
-def _train(run: Run, state: State, start: int, checkpoints: Checkpoints, log: Log | None, evaluator) -> State:
+def _train(
+    run: Run, state: State, start: int, checkpoints: Checkpoints, log: Log | None, evaluator, preemption
+) -> State:
     train, total = run.config.train, run.total_steps
     evaluate_every = round(train.eval_every_epochs * run.steps_per_epoch)
     step_fn = train_step_fn(run.config, run.graph, run.preprocessing, run.optimizer, run.schedule)
@@ -61,18 +72,36 @@ def _train(run: Run, state: State, start: int, checkpoints: Checkpoints, log: Lo
             state, metrics = step_fn(state, to_devices(reporter.dropped.note(batch), run.mesh))
             # The device works on this step while the numbers of the last one are read.
             reporter.push(done, metrics)
-            if done % train.checkpoint_every == 0 or done == total:
+            ends = preemption.after(done)
+            if done % train.checkpoint_every == 0 or done == total or ends:
                 reporter.flush()  # only a state whose loss was finite is saved
                 checkpoints.save(done, state, run.data())
+            if ends and done < total:
+                raise Preempted
             if evaluate_every and done % evaluate_every == 0 and done < total:
                 reporter.flush()
-                split = run.config.evaluation.splits[0]
-                result = evaluator(averaged(state), run.dataset.source(split), split)
-                progress.write(f"step {done}, {describe(split, result)}")
-                if log:
-                    log.write(done, result, split)
+                try:
+                    with preemption.idle():
+                        _evaluate_on_the_way(run, state, done, log, evaluator, progress)
+                except Preempted:
+                    checkpoints.save(done, state, run.data())
+                    raise
                 reporter.restart_clock()
     return state
+
+
+def _evaluate_on_the_way(run: Run, state: State, step: int, log: Log | None, evaluator, progress: tqdm) -> None:
+    split = run.config.evaluation.splits[0]
+    result = evaluator(averaged(state), run.dataset.source(split), split)
+    progress.write(f"step {step}, {describe(split, result)}")
+    if log:
+        log.write(step, result, split)
+
+
+def keep_compiled(workdir: Path) -> None:
+    """Compiled programs stay in the workdir, unless JAX was told of another place: a restart begins sooner."""
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
 
 
 def finished_at(workdir: Path) -> int | None:
@@ -146,11 +175,11 @@ def evaluate(config: Config, workdir: Path) -> None:
     if not (workdir / "config.json").exists():
         raise UserError(f"--workdir: {workdir} holds no run; train one first")
     claim(workdir, config)
+    keep_compiled(workdir)
     checkpoints = Checkpoints(workdir, config.train.keep)
-    step = checkpoints.latest_step()
-    if step is None:
+    if checkpoints.latest_step() is None:
         raise UserError(f"--workdir: {workdir} holds no checkpoint yet")
-    state = run.restore(checkpoints, step)
+    _, state = run.resume(checkpoints)
     checkpoints.close()
     with disk_space(checkpoints.full):
         evaluate_splits(run, Evaluator(config, run.graph, run.mesh, state["params"], workdir), state)

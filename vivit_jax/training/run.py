@@ -71,15 +71,21 @@ class Run:
         print(f"{taken} of {total} parameters start from {self.config.init_from}, the others new")
         return state | {"params": params} | ({"ema": jax.tree.map(jnp.copy, params)} if "ema" in state else {})
 
-    def restore(self, checkpoints: Checkpoints, step: int) -> State:
-        """Raises UserError where the dataset is not the one that the run was started on."""
-        state, data = checkpoints.restore(step, self.abstract_state())
+    def resume(self, checkpoints: Checkpoints) -> tuple[int, State]:
+        """The step and state of the last checkpoint that can be read, or 0 and a new state where there is none.
+
+        Raises:
+          UserError: the dataset is not the one that the run was started on, or no checkpoint can be read.
+        """
+        if checkpoints.latest_step() is None:
+            return 0, self.new_state()
+        step, state, data = checkpoints.restore_latest(self.abstract_state())
         if data != self.data():
             raise UserError(
                 f"config.data.name: {self.config.data.name!r} has changed since {self.workdir} was started "
                 f"({data['videos']} training videos then, {self.data()['videos']} now); start another workdir"
             )
-        return state
+        return step, state
 
 
 def open_run(config: Config, workdir: Path) -> Run:

@@ -1,0 +1,156 @@
+"""Signals, and checkpoints that were torn or altered: a run ends in order, or goes on from what is whole."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import runs
+from test_training import final_state
+from vivit_jax.checkpoints.training import saved_steps
+from vivit_jax.errors import UserError
+from vivit_jax.training import loop
+
+LONG = ("--config.train.epochs=12.0", "--config.train.checkpoint_every=1000")  # 24 steps
+
+
+def start(arguments):
+    return subprocess.Popen(
+        arguments,
+        cwd=runs.REPOSITORY,
+        env=runs.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, process, seconds=120.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline and process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+
+
+def last_step(workdir: Path) -> int:
+    return runs.log(workdir)[-1]["step"] if (workdir / "log.jsonl").exists() and runs.log(workdir) else 0
+
+
+def test_asked_to_end_it_saves_and_goes_on_later(data_dir, tmp_path):
+    """Twice, and what comes out is what an uninterrupted run gives, bit for bit."""
+    flags = [*LONG, "--config.data.num_workers=1"]
+    for least in (2, 10):
+        process = start(runs.command(data_dir, tmp_path / "run", *flags))
+        wait_for(lambda least=least: last_step(tmp_path / "run") >= least, process)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        out, error = process.communicate(timeout=60)
+        assert process.returncode == 0, error
+        assert time.monotonic() - began < 20
+        step = int(re.search(r"asked to end: .* is saved at step (\d+); start again to go on", out)[1])
+        assert least <= step < 24 and saved_steps(tmp_path / "run")[-1] == step
+        assert not (tmp_path / "run" / "metrics.json").exists()
+    assert runs.run(runs.command(data_dir, tmp_path / "run", *flags)).returncode == 0
+    assert runs.run(runs.command(data_dir, tmp_path / "whole", *flags)).returncode == 0
+    config = runs.config(data_dir, train__epochs=12.0, train__checkpoint_every=1000, data__num_workers=1)
+    ours, theirs = (final_state(config, tmp_path / name) for name in ("run", "whole"))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert [line["step"] for line in runs.log(tmp_path / "run")] == list(range(1, 25))
+
+
+def test_asked_to_end_while_it_evaluates(data_dir, tmp_path, monkeypatch):
+    """The step before is saved at once; evaluation is not waited for."""
+    calls = []
+
+    def evaluate(*arguments):
+        calls.append(arguments)
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(loop.Evaluator, "__call__", evaluate)
+    config = runs.config(data_dir, train__epochs=3.0, train__eval_every_epochs=1.0)
+    loop.train(config, tmp_path)
+    assert len(calls) == 1 and saved_steps(tmp_path) == [2] and not (tmp_path / "metrics.json").exists()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    monkeypatch.undo()
+    loop.train(config, tmp_path)
+    assert runs.metrics(tmp_path)["step"] == 6
+
+
+def largest(folder: Path) -> Path:
+    return max((path for path in (folder / "state").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def flip(folder: Path) -> None:
+    path = largest(folder)
+    data = bytearray(path.read_bytes())
+    for at in range(len(data) // 3, 2 * len(data) // 3, 97):
+        data[at] ^= 0x55
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "torn": lambda folder: largest(folder).write_bytes(largest(folder).read_bytes()[:1000]),
+    "a file is missing": lambda folder: largest(folder).unlink(),
+    "state is missing": lambda folder: shutil.rmtree(folder / "state"),
+    "bits are flipped": flip,
+    "the description is torn": lambda folder: (folder / "data" / "metadata").write_text("{"),
+}
+
+
+@pytest.fixture(scope="module")
+def run_of_three(data_dir, tmp_path_factory):
+    """Checkpoints of steps 2, 4 and 6; not evaluated yet."""
+    workdir = tmp_path_factory.mktemp("faults") / "run"
+    loop.train(runs.config(data_dir, train__checkpoint_every=2, train__keep=3), workdir)
+    (workdir / "metrics.json").unlink()
+    return workdir
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_checkpoint_that_cannot_be_read_falls_back_to_the_one_before(
+    damage, data_dir, run_of_three, tmp_path, capsys
+):
+    config = runs.config(data_dir, train__checkpoint_every=2, train__keep=3)
+    expected = final_state(config, run_of_three)
+    workdir = tmp_path / "run"
+    shutil.copytree(run_of_three, workdir)
+    DAMAGE[damage](workdir / "checkpoints" / "6")
+    loop.train(config, workdir)
+    out = capsys.readouterr().out
+    assert "The checkpoint of step 6 cannot be read (" in out and "going on from step 4" in out
+    assert (workdir / "broken_checkpoints" / "6").is_dir()
+    assert runs.metrics(workdir)["step"] == 6 and saved_steps(workdir) == [2, 4, 6]
+    jax.tree.map(np.testing.assert_array_equal, final_state(config, workdir), expected)
+
+
+def test_where_none_can_be_read_nothing_is_overwritten(data_dir, run_of_three, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(run_of_three, workdir)
+    for step in (2, 4, 6):
+        largest(workdir / "checkpoints" / str(step)).unlink()
+    with pytest.raises(UserError, match=r"no checkpoint can be read \(step 6: .*; step 4: .*; step 2: .*\)") as caught:
+        loop.train(runs.config(data_dir, train__checkpoint_every=2, train__keep=3), workdir)
+    assert "\n" not in str(caught.value) and saved_steps(workdir) == [2, 4, 6]
+
+
+def test_what_was_compiled_is_kept(data_dir, tmp_path):
+    """A second start takes its programs from the workdir."""
+    flags = ["--config.train.epochs=1.0"]
+    assert runs.run(runs.command(data_dir, tmp_path / "run", *flags)).returncode == 0
+    kept = {path.name for path in (tmp_path / "run" / "compiled").iterdir()}
+    assert any("step" in name for name in kept)
+    for name in ("checkpoints", "metrics.json", "log.jsonl"):
+        path = tmp_path / "run" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert runs.run(runs.command(data_dir, tmp_path / "run", *flags)).returncode == 0
+    programs = {name for name in (path.name for path in (tmp_path / "run" / "compiled").iterdir()) if "-cache" in name}
+    assert programs == {name for name in kept if "-cache" in name}
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["step"] == 2
