@@ -64,7 +64,7 @@ def measure(clips: int, num_workers: int) -> dict[str, Any]:
         "num_workers": num_workers,
         "seconds": round(seconds, 1),
         "mebibytes_per_1000_clips_after_a_tenth": round(1000 * float(slope), 3),
-        "lowest_and_highest_after_a_tenth": [min(np.asarray(mebibytes)[late]), max(np.asarray(mebibytes)[late])],
+        "lowest_and_highest_after_a_tenth": [float(x) for x in np.percentile(np.asarray(mebibytes)[late], [0, 100])],
         "clips_seen": seen,
         "mebibytes": mebibytes,
     }
