@@ -131,10 +131,9 @@ def test_evaluation_says_how_many_it_scored(raw, tmp_path):
         loop.evaluate(config(raw, train__epochs=0.2), tmp_path)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_step_learns_from_the_others_alone(data_dir, tmp_path, accumulate):
-    """Eight clips with eight that could not be had give the step of the eight alone."""
-    still = dict(augment__flip=0.0, augment__jitter=0.0, augment__grayscale=0.0, train__accumulate=accumulate)
+def test_a_step_learns_from_the_others_alone(data_dir, tmp_path):
+    """Eight clips with eight that could not be had give the step of the eight alone; in parts of unequal weight."""
+    still = dict(augment__flip=0.0, augment__jitter=0.0, augment__grayscale=0.0, train__accumulate=2)
     run = open_run(runs.config(data_dir, **still), tmp_path)
     step = jax.jit(train_step_fn(run.config, run.graph, run.preprocessing, run.optimizer, run.schedule))
     batch = next(iter(train_batches(run.dataset.source("train"), run.config, 0, 1)))

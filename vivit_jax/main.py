@@ -18,6 +18,10 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives: checkpoints, logs, metrics.json.")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "inspect", "summary"], "What to do.")
 
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of several processes; or auto.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many there are.", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", lower_bound=0)
+
 
 def main(argv) -> None:
     if len(argv) > 1:
@@ -35,9 +39,11 @@ def main(argv) -> None:
             "--config and --workdir are both needed, as in --config=configs/demo.py --workdir=runs/demo"
         )
     from vivit_jax import ingest
-    from vivit_jax.training import contact_sheet, loop
+    from vivit_jax.training import contact_sheet, loop, processes
 
-    ingest.ensure(config.data)
+    if COORDINATOR.value:
+        processes.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    processes.on_first("ingest", lambda: ingest.ensure(config.data))
     verbs = {"train": loop.train, "evaluate": loop.evaluate, "inspect": contact_sheet.inspect}
     verbs[MODE.value](config, Path(WORKDIR.value))
 

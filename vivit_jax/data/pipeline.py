@@ -61,11 +61,13 @@ def _in_processes(batches: grain.MapDataset, num_workers: int) -> Iterator[Batch
             print("A decoding process died; all are started again", file=sys.stderr)
 
 
-def _local(section: str, batch_size: int) -> int:
+def _part(section: str, batch_size: int) -> slice:
+    """This process's part of a global batch: in one piece, so that the batch is the same for any number of them."""
     processes = jax.process_count()
     if batch_size % processes:
         raise UserError(f"config.{section}.batch_size: {batch_size} does not divide over {processes} processes")
-    return batch_size // processes
+    size = batch_size // processes
+    return slice(jax.process_index() * size, (jax.process_index() + 1) * size)
 
 
 def train_batches(source: Any, config: Config, start: int, stop: int) -> Iterator[Batch]:
@@ -79,11 +81,11 @@ def train_batches(source: Any, config: Config, start: int, stop: int) -> Iterato
       a clip that could not be had, "fault": int32, why: 0, or 1 + the number in FAULTS, "index": int32, of the video}
     """
     model = config.model.architecture()
-    read = TrainReader(source, config.data, model.num_frames, model.image_size, config.data.num_workers > 0)
+    batch_size, shared = config.train.batch_size, config.data.num_workers > 0
+    part = _part("train", batch_size)
+    read = TrainReader(source, config.data, model.num_frames, model.image_size, shared, part)
     draws = grain.MapDataset.range(len(source)).seed(config.seed).shuffle().repeat().random_map(_Draw())
-    draws = draws[jax.process_index() :: jax.process_count()]
-    batches = draws.batch(_local("train", config.train.batch_size), batch_fn=read)
-    return _iterate(batches[start:stop], config.data.num_workers)
+    return _iterate(draws.batch(batch_size, batch_fn=read)[start:stop], config.data.num_workers)
 
 
 def evaluation_batches(source: Any, config: Config) -> Iterator[Batch]:
@@ -94,8 +96,7 @@ def evaluation_batches(source: Any, config: Config) -> Iterator[Batch]:
     """
     model, evaluation = config.model.architecture(), config.evaluation
     size, shared = evaluation.batch_size, config.data.num_workers > 0
-    views = evaluation.clips, evaluation.crops
-    read = EvaluationReader(source, config.data, model.num_frames, model.image_size, shared, *views)
+    how = shared, _part("evaluation", size), evaluation.clips, evaluation.crops
+    read = EvaluationReader(source, config.data, model.num_frames, model.image_size, *how)
     draws = grain.MapDataset.range(-(-len(source) // size) * size).map(lambda index: {"index": index, "seed": 0})
-    draws = draws[jax.process_index() :: jax.process_count()]
-    return _iterate(draws.batch(_local("evaluation", size), batch_fn=read), config.data.num_workers)
+    return _iterate(draws.batch(size, batch_fn=read), config.data.num_workers)

@@ -28,6 +28,7 @@ class Reader:
     num_frames: int
     size: tuple[int, int]
     shared: bool  # whether the batch is made in memory that processes share
+    part: slice  # of a batch, that this process reads
 
     def choose(self, example: dict[str, Any], seed: int) -> list[View]:
         """The views of a video."""
@@ -39,6 +40,7 @@ class Reader:
 
     def __call__(self, draws: Sequence[dict[str, int]]) -> Batch:
         """Draws are {"index": of the video, "seed": of what is random}; an index beyond the source pads the batch."""
+        draws = draws[self.part]
         make = SharedMemoryArray if self.shared else np.empty
         clip = (self.num_frames, *self.size, 3)
         video: Any = make((len(draws), *self.views(), *clip), np.uint8)

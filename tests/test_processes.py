@@ -1,0 +1,97 @@
+"""Real processes that make one run: the numbers of a single one, and no waiting for those that are gone."""
+
+import re
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import runs
+import vivit_jax
+from test_faults import last_step
+from vivit_jax.checkpoints.parameters import paths
+
+FLAGS = ("--config.augment.mixup=0.5", "--config.augment.erase=0.5", "--config.train.checkpoint_every=2")
+FLAGS += ("--config.train.epochs=3.0",)  # 6 steps
+
+
+def start(data_dir: Path, workdir: Path, count: int) -> list[subprocess.Popen]:
+    """`count` processes with 8 devices together."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    where = [f"--coordinator=localhost:{port}", f"--num_processes={count}"]
+    environment = runs.environment(JAX_NUM_CPU_DEVICES=str(8 // count), JAX_CPU_COLLECTIVES_IMPLEMENTATION="gloo")
+    return [
+        subprocess.Popen(
+            runs.command(data_dir, workdir, *FLAGS, *where, f"--process_id={index}"),
+            cwd=runs.REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for index in range(count)
+    ]  # fmt: skip
+
+
+def finish(processes: list[subprocess.Popen]) -> list[str]:
+    out = [process.communicate(timeout=200)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), out
+    return out
+
+
+def params(workdir: Path) -> dict[str, np.ndarray]:
+    return {name: np.asarray(x) for name, x in paths(vivit_jax.load_model(workdir)).items()}
+
+
+@pytest.fixture(scope="module")
+def alone(data_dir, tmp_path_factory):
+    """What a single process gives."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    finish(start(data_dir, workdir, 1))
+    return workdir
+
+
+def compare(workdir: Path, alone: Path) -> None:
+    ours, theirs = params(workdir), params(alone)
+    for name, value in theirs.items():
+        np.testing.assert_allclose(ours[name], value, atol=1e-5, err_msg=name)
+    ours, theirs = (runs.metrics(where)["validation"] for where in (workdir, alone))
+    assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5) and ours["top_1"] == theirs["top_1"]
+    assert ours["num_videos"] == 24
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_processes_are_one_run(data_dir, alone, tmp_path, count):
+    """Mixup, erasing and crops included; evaluation covers every video once."""
+    out = finish(start(data_dir, tmp_path, count))
+    assert "on 24 videos" in out[0] and not any("on 24 videos" in other for other in out[1:])
+    compare(tmp_path, alone)
+
+
+def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(data_dir, alone, tmp_path):
+    processes = start(data_dir, tmp_path, 2)
+    deadline = time.monotonic() + 120
+    while last_step(tmp_path) < 2:
+        assert time.monotonic() < deadline and processes[0].poll() is None
+        time.sleep(0.02)
+    processes[1].kill()
+    began = time.monotonic()
+    out, _ = processes[0].communicate(timeout=60)
+    assert time.monotonic() - began < 60 and processes[0].returncode != 0
+    assert re.search("another task died|Connection closed by peer|Gloo", out)
+    assert not (tmp_path / "metrics.json").exists()
+    finish(start(data_dir, tmp_path, 2))
+    compare(tmp_path, alone)
+    assert [line["step"] for line in runs.log(tmp_path)] == list(range(1, 7))
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--coordinator=localhost:1"], "--coordinator: needs --num_processes and --process_id as well"),
+        (["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"], "--process_id: 2 is not one of 2"),
+    ],
+)
+def test_which_process_it_is_has_to_be_said(data_dir, tmp_path, flags, message):
+    assert message in runs.error_line(runs.run(runs.command(data_dir, tmp_path, *flags)))
