@@ -67,12 +67,11 @@ def test_a_finished_run_says_so_and_another_config_is_refused(data_dir, tmp_path
         dict(mesh__data=2, mesh__fsdp=4),
         dict(train__accumulate=2),
         dict(model__scan=True, model__remat="full"),
-        dict(data__num_workers=2),
     ],
     ids=str,
 )
 def test_how_it_is_computed_changes_nothing(data_dir, tmp_path, changes):
-    """Fully sharded, accumulated, scanned, decoded elsewhere: the same run up to rounding."""
+    """Fully sharded, accumulated, scanned: the same run up to rounding."""
     shared = dict(augment__jitter=0.0, augment__flip=0.0, augment__grayscale=0.0, optimizer__name="sgd")
     states = []
     for name, options in (("plain", {}), ("other", changes)):
