@@ -1,6 +1,7 @@
 """The ingest command, on real files, in real processes."""
 
 import csv
+import json
 import signal
 import subprocess
 import time
@@ -127,6 +128,10 @@ def test_complete_it_says_so_and_refuses_to_be_something_else(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == f"{path} is complete already"
     with pytest.raises(UserError, match="exists already, made of"):
         ingest(source, "mine", tmp_path / "data", short_side=128)
+    (path / "metadata.json").rename(tmp_path / "metadata.json")  # as an earlier version left it
+    with pytest.raises(UserError, match=r"exists already, made of \{\}"):
+        ingest(source, "mine", tmp_path / "data")
+    (tmp_path / "metadata.json").rename(path / "metadata.json")
     assert before == {p: p.stat().st_mtime_ns for p in path.rglob("*")}
 
 
@@ -136,3 +141,13 @@ def test_the_same_content_twice_is_two_videos(tmp_path):
         (source / label / "same.mp4").write_bytes((source / "a" / "0.mp4").read_bytes())
     ingest(source, "mine", tmp_path / "data", num_workers=2)
     assert sum(VideoDataset(tmp_path / "data", "mine").splits.values()) == 6
+
+
+def test_a_dataset_of_an_earlier_version_is_said(tmp_path):
+    source = videos.folder(tmp_path / "videos", {"a": 2, "b": 2})
+    path = ingest(source, "mine", tmp_path / "data", num_workers=1)
+    features = json.loads((path / "features.json").read_text())
+    del features["featuresDict"]["features"]["frame_sizes"]
+    (path / "features.json").write_text(json.dumps(features))
+    with pytest.raises(UserError, match="is of an earlier version; delete it and ingest it again"):
+        VideoDataset(tmp_path / "data", "mine")

@@ -84,7 +84,8 @@ def ingest(
         _check_source(source)
     builder = make_builder(source, name, data_dir, layout, options)
     if path.exists():
-        known = json.loads((path / "metadata.json").read_text(encoding="utf-8"))
+        record = path / "metadata.json"
+        known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
         if any(known.get(key) != value for key, value in builder.settings.items()):
             raise UserError(f"--name: {path} exists already, made of {known}; take another name or delete {path}")
         builder.clean()  # of a run that was killed at its very end

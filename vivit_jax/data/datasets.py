@@ -31,6 +31,8 @@ class VideoDataset:
             raise UserError(f"config.data.name: there is no dataset at {self.path}; make one: {command}")
         self._builder = tfds.builder_from_directory(self.path)
         features: Any = self._builder.info.features
+        if "frame_sizes" not in features:
+            raise UserError(f"config.data.name: {self.path} is of an earlier version; delete it and ingest it again")
         classes = {
             head: tuple(feature.names)
             for head, feature in features.items()
