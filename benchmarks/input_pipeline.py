@@ -29,7 +29,7 @@ from loaders import BATCH, CLIPS, PACKAGES, PEERS, Clip, bare, config, pipeline
 def serve(name: str, folder: Path) -> None:
     """Runs a round whenever a line comes in, and answers with its seconds."""
     clips: list[Clip] = json.loads((folder / "clips.json").read_text())
-    video = (folder / "video.mp4").read_bytes()
+    video = folder / "video.mp4"
     kind, *options = name.split()
     if kind == "pipeline":
         run = pipeline(str(folder / options[0]), int(options[1]))

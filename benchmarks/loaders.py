@@ -3,8 +3,8 @@
 import importlib
 import io
 import os
-import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,8 +45,9 @@ def _next_round(clips: list[Clip]) -> list[Clip]:
     return clips[-CLIPS:]
 
 
-def bare(video: bytes, clips: list[Clip], processes: int = 1) -> Callable[[], None]:
+def bare(video: Path, clips: list[Clip], processes: int = 1) -> Callable[[], None]:
     """Each process has its share of the clips."""
+    data = video.read_bytes()
 
     def run() -> None:
         now = _next_round(clips)
@@ -57,7 +58,7 @@ def bare(video: bytes, clips: list[Clip], processes: int = 1) -> Callable[[], No
                 share = other
                 break
         for frames, _ in now[share::processes]:
-            _decode(video, frames)
+            _decode(data, frames)
         if share:
             os._exit(0)
         for child in children:
@@ -95,15 +96,16 @@ def _batched(clips: list[Clip], read: Callable[[list[int], list[float]], np.ndar
     return run
 
 
-def decord(video: bytes, clips: list[Clip]) -> Callable[[], None]:
+def decord(video: Path, clips: list[Clip]) -> Callable[[], None]:
     """Decoded whole, cropped and resized by OpenCV."""
     cv2: Any = importlib.import_module("cv2")
     library: Any = importlib.import_module("decord")
+    data = video.read_bytes()
 
     cv2.setNumThreads(1)
 
     def read(frames: list[int], box: list[float]) -> np.ndarray:
-        pictures = library.VideoReader(io.BytesIO(video), ctx=library.cpu(0), num_threads=1).get_batch(frames).asnumpy()
+        pictures = library.VideoReader(io.BytesIO(data), ctx=library.cpu(0), num_threads=1).get_batch(frames).asnumpy()
         top, left, height, width = (round(x) for x in box)
         cropped = pictures[:, top : top + height, left : left + width]
         return np.stack([cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR) for picture in cropped])
@@ -111,17 +113,14 @@ def decord(video: bytes, clips: list[Clip]) -> Callable[[], None]:
     return _batched(clips, read)
 
 
-def opencv(video: bytes, clips: list[Clip]) -> Callable[[], None]:
+def opencv(video: Path, clips: list[Clip]) -> Callable[[], None]:
     """Frame by frame from the first that is wanted."""
     cv2: Any = importlib.import_module("cv2")
 
     cv2.setNumThreads(1)
-    file = tempfile.NamedTemporaryFile(suffix=".mp4")  # noqa: SIM115 - lives as long as the process
-    file.write(video)
-    file.flush()
 
     def read(frames: list[int], box: list[float]) -> np.ndarray:
-        capture = cv2.VideoCapture(file.name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        capture = cv2.VideoCapture(str(video), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         capture.set(cv2.CAP_PROP_POS_FRAMES, frames[0])
         top, left, height, width = (round(x) for x in box)
         kept = []
@@ -135,14 +134,15 @@ def opencv(video: bytes, clips: list[Clip]) -> Callable[[], None]:
     return _batched(clips, read)
 
 
-def torchcodec(video: bytes, clips: list[Clip]) -> Callable[[], None]:
+def torchcodec(video: Path, clips: list[Clip]) -> Callable[[], None]:
     torch: Any = importlib.import_module("torch")
     decoders: Any = importlib.import_module("torchcodec.decoders")
+    data = video.read_bytes()
 
     torch.set_num_threads(1)
 
     def read(frames: list[int], box: list[float]) -> np.ndarray:
-        decoder = decoders.VideoDecoder(video, num_ffmpeg_threads=1, seek_mode="approximate")
+        decoder = decoders.VideoDecoder(data, num_ffmpeg_threads=1, seek_mode="approximate")
         pictures = decoder.get_frames_at(frames).data
         top, left, height, width = (round(x) for x in box)
         cropped = pictures[..., top : top + height, left : left + width]

@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Iterator
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 
 import av
@@ -11,6 +11,7 @@ import numpy as np
 import videos
 
 KINDS = ("truncated", "bits", "zeros", "swapped", "audio", "one frame", "8K", "duration", "empty", "noise")
+SUFFIXES = (".mp4", ".avi", ".mkv", ".mov")
 
 
 class Bench:
@@ -19,19 +20,24 @@ class Bench:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    @cache  # noqa: B019 - lives as long as a test
-    def whole(self, suffix: str, index: int) -> bytes:
-        return videos.write(self.folder / f"{index}{suffix}", num_frames=20 + index, seed=index).read_bytes()
+    @cached_property
+    def whole(self) -> dict[str, list[bytes]]:
+        """Four of each container."""
+        paths = {suffix: [self.folder / f"{n}{suffix}" for n in range(4)] for suffix in SUFFIXES}
+        return {
+            suffix: [videos.write(path, num_frames=20 + n, seed=n).read_bytes() for n, path in enumerate(of)]
+            for suffix, of in paths.items()
+        }
 
-    @cache  # noqa: B019
+    @cached_property
     def audio(self) -> bytes:
         return videos.write_audio(self.folder / "sound.mp4").read_bytes()
 
-    @cache  # noqa: B019
+    @cached_property
     def single(self) -> bytes:
         return videos.write(self.folder / "still.mp4", num_frames=1).read_bytes()
 
-    @cache  # noqa: B019
+    @cached_property
     def large(self) -> bytes:
         """Two frames of 7680 x 4320 pixels."""
         path = self.folder / "large.mp4"
@@ -49,12 +55,12 @@ def damaged(folder: Path, count: int, seed: int = 0) -> Iterator[tuple[str, str,
     """(kind, suffix, content) of `count` files, all kinds alike."""
     bench, rng = Bench(folder), np.random.default_rng(seed)
     for number in range(count):
-        kind, suffix = KINDS[number % len(KINDS)], (".mp4", ".avi", ".mkv", ".mov")[int(rng.integers(4))]
+        kind, suffix = KINDS[number % len(KINDS)], SUFFIXES[int(rng.integers(4))]
         yield kind, suffix, _damage(kind, suffix, bench, rng)
 
 
 def _damage(kind: str, suffix: str, bench: Bench, rng: np.random.Generator) -> bytes:
-    whole = bench.whole(suffix, int(rng.integers(4)))
+    whole = bench.whole[suffix][int(rng.integers(4))]
     if kind == "truncated":
         return whole[: int(rng.uniform(0.02, 0.98) * len(whole))]
     if kind == "bits":
@@ -66,14 +72,15 @@ def _damage(kind: str, suffix: str, bench: Bench, rng: np.random.Generator) -> b
         start = int(rng.integers(0, len(whole) - 200))
         return whole[:start] + bytes(200) + whole[start + 200 :]
     if kind == "swapped":  # what is in it is another container, or no video at all
-        return [bench.whole(".mkv", 0), bench.whole(".avi", 1), b"\x89PNG\r\n\x1a\n" + rng.bytes(300), b"text\n" * 50][
+        return [bench.whole[".mkv"][0], bench.whole[".avi"][1], b"\x89PNG\r\n\x1a\n" + rng.bytes(300), b"text\n" * 50][
             int(rng.integers(4))
         ]
     if kind == "duration":  # the movie's and the track's headers claim days, and one frame lasts for hours
-        data = bench.whole(".mp4", 0)
+        data = bench.whole[".mp4"][0]
         at = data.index(b"mvhd") + 4
         data = data[: at + 16] + struct.pack(">I", 0xFFFFFFF0) + data[at + 20 :]
         at = data.index(b"stts") + 12
         return data[: at + 4] + struct.pack(">I", int(rng.integers(1 << 24, 1 << 31))) + data[at + 8 :]
-    made = {"audio": bench.audio, "one frame": bench.single, "8K": bench.large}
-    return made[kind]() if kind in made else b"" if kind == "empty" else rng.bytes(int(rng.integers(1, 5000)))
+    if kind in ("audio", "one frame", "8K"):
+        return {"audio": bench.audio, "one frame": bench.single, "8K": bench.large}[kind]
+    return b"" if kind == "empty" else rng.bytes(int(rng.integers(1, 5000)))

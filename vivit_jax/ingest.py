@@ -80,8 +80,6 @@ def ingest(
     options = dict(short_side=short_side, storage=storage, max_skipped=max_skipped, num_workers=num_workers)
     options |= dict(validation_fraction=validation_fraction, seed=seed)
     path = dataset_path(data_dir, name)
-    if not path.exists():
-        _check_source(source)
     builder = make_builder(source, name, data_dir, layout, options)
     if path.exists():
         record = path / "metadata.json"
@@ -123,11 +121,6 @@ def _beam_options(flags: Sequence[str] | None) -> Any:
     except ImportError as error:
         raise UserError("--beam: needs Apache Beam: pip install vivit_jax[beam]") from error
     return PipelineOptions(list(flags))
-
-
-def _check_source(source: Path) -> None:
-    if not source.exists():
-        raise UserError(f"--source: {source} does not exist")
 
 
 def _check_arguments(name: str, short_side: int, storage: str, max_skipped: float, validation_fraction: float) -> None:
@@ -174,7 +167,6 @@ def main(argv) -> None:
 def _check(source: Path, layout: str, num_workers: int | None) -> None:
     from vivit_jax.data.benchmarks import OFFICIAL
 
-    _check_source(source)
     listing = make_builder(source, layout or "checked", Path("."), layout, {}).read(source)
     for line in check(listing, *OFFICIAL.get(layout, ({}, ())), num_workers or os.cpu_count() or 1):
         print(line)
@@ -187,7 +179,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("layout", "", "A benchmark, as its owners distribute it: kinetics400, ucf101/split_1, ...")
     flags.DEFINE_bool("check", False, "Only look at the source: decode every video, write nothing.")
     flags.DEFINE_integer("short_side", 256, "Pixels that the short side is reduced to.")
-    flags.DEFINE_string("storage", "h264", "h264, or jpeg: five times the bytes, a fraction of the work to decode.")
+    flags.DEFINE_string("storage", "h264", "h264, or jpeg: more bytes, less work to decode.")
     flags.DEFINE_float("max_skipped", 0.05, "Part of the videos that may be missing or unusable.")
     flags.DEFINE_float(
         "validation_fraction", 0.2, "Part of each class held out, where the source has no validation split."

@@ -1,5 +1,6 @@
 """The TFDS builder of every dataset: videos re-encoded once and written as ArrayRecord, here or on Apache Beam."""
 
+import abc
 import contextlib
 import inspect
 import io
@@ -44,7 +45,7 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
         Args:
           short_side: pixels that videos are reduced to, never enlarged.
-          storage: "h264", or "jpeg": five times the bytes, a fraction of the work to decode.
+          storage: "h264", or "jpeg": more bytes, less work to decode.
           max_skipped: part of the videos that may be missing or turn out not to decode.
           num_workers: processes on this machine, as many as cores by default; Beam has its own.
         """
@@ -53,9 +54,9 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.on_beam, self.listed = False, Listing([], {})
         super().__init__(**{"file_format": "array_record", **kwargs})
 
+    @abc.abstractmethod
     def read(self, source: Path) -> Listing:
         """The videos and labels of a source: of a benchmark, its manual_dir."""
-        raise NotImplementedError(f"{type(self).__name__} does not say where its videos are")
 
     def splits_of(self, listing: Listing) -> dict[str, list[Entry]]:
         """Entries by split."""

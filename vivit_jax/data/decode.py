@@ -118,7 +118,7 @@ def _pixels(frames: Iterator[tuple[int, Any]], wanted: Collection[int], size, bo
 
 
 def _graph(frame, size, box) -> Any:
-    """Crop and resize in YUV, and only then convert: twice as fast in libswscale as both at once."""
+    """Crop and resize in YUV, and only then convert: faster in libswscale than both at once."""
     if max(frame.height, frame.width) > MAX_SIDE:
         raise DecodeError("too_large")
     graph = av.filter.Graph()

@@ -1,5 +1,6 @@
 """Clips read straight into the memory of their batch."""
 
+import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ View = tuple[np.ndarray, sampling.Box]  # frame numbers, and what of the frames 
 
 
 @dataclass(frozen=True)
-class Reader:
+class Reader(abc.ABC):
     """Makes a batch of drawn videos; what cannot be had is blank, weighs nothing and says why.
 
     A clip that fails takes no other's place and none takes its: a batch is a function of what was drawn.
@@ -30,9 +31,9 @@ class Reader:
     shared: bool  # whether the batch is made in memory that processes share
     part: slice  # of a batch, that this process reads
 
+    @abc.abstractmethod
     def choose(self, example: dict[str, Any], seed: int) -> list[View]:
         """The views of a video."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it looks at")
 
     def views(self) -> tuple[int, ...]:
         """How many there are, as axes of the batch."""

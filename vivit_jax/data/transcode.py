@@ -27,7 +27,7 @@ from vivit_jax.data.video_files import (
 
 KEY_FRAME_EVERY = 32
 MAX_BYTES = 1 << 30  # of a clip, as it is stored
-# Without the macroblock tree, with which x264 gives other bytes from one time to the next (seen in 4 of 100 runs).
+# Without the macroblock tree, with which x264 gives other bytes now and then.
 CODEC = {"crf": "18", "preset": "veryfast", "bf": "0", "sc_threshold": "0", "mbtree": "0"}
 JPEG_QUALITY = 90
 

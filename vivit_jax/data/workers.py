@@ -33,7 +33,7 @@ def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
 
 def keep_memory() -> None:
     """Lets glibc keep what is freed. Records and batches are megabytes, which it would give back to the system, and
-    take again page by page, every time: a tenth of the time per clip, and half of it with JPEG frames."""
+    take again page by page, every time."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
