@@ -111,7 +111,7 @@ def test_the_global_gradient_is_clipped():
         (dict(augment__flip=2.0), r"config\.augment\.flip: 2\.0"),
         (dict(optimizer__name="adam"), r"config\.optimizer\.name: 'adam' is none of 'sgd', 'adamw'"),
         (dict(schedule__step_epochs=(3.0,)), r"config\.schedule\.step_epochs"),
-        (dict(mesh__data=-1, mesh__fsdp=-1), r"config\.mesh\.data"),
+        (dict(mesh__fsdp=-1), r"config\.mesh\.fsdp"),
         (dict(seed="zero"), r"config\.seed: 'zero' is not int"),
     ],
     ids=str,

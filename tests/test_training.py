@@ -63,15 +63,13 @@ def test_a_finished_run_says_so_and_another_config_is_refused(data_dir, tmp_path
 @pytest.mark.parametrize(
     "changes",
     [
-        dict(mesh__data=1, mesh__fsdp=8),
-        dict(mesh__data=2, mesh__fsdp=4),
         dict(train__accumulate=2),
         dict(model__scan=True, model__remat="full"),
     ],
     ids=str,
 )
 def test_how_it_is_computed_changes_nothing(data_dir, tmp_path, changes):
-    """Fully sharded, accumulated, scanned: the same run up to rounding."""
+    """Accumulated, scanned: the same run up to rounding."""
     shared = dict(augment__jitter=0.0, augment__flip=0.0, augment__grayscale=0.0, optimizer__name="sgd")
     states = []
     for name, options in (("plain", {}), ("other", changes)):
@@ -116,11 +114,15 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(data
 
 
 def test_batches_that_do_not_divide_are_named(data_dir, tmp_path):
-    for key in ("train__batch_size", "evaluation__batch_size"):
-        with pytest.raises(UserError, match=f"config.{key.replace('__', '.')}: 12 does not divide over 8 devices"):
-            loop.train(runs.config(data_dir, **{key: 12}), tmp_path / "run")
-    with pytest.raises(UserError, match=r"config\.mesh: data 3"):
-        loop.train(runs.config(data_dir, mesh__data=3), tmp_path / "run")
+    for changes, message in [
+        (dict(train__batch_size=12, mesh__data=8), r"config\.train\.batch_size: 12 does not divide over 8 devices"),
+        (dict(evaluation__batch_size=12), r"config\.evaluation\.batch_size: 12 does not divide over 8 devices"),
+        (dict(mesh__data=3), r"config\.mesh: data 3 x fsdp 1 x context 2 x tensor 1 does not make 8 devices"),
+        (dict(mesh__data=1, mesh__context=8), r"config\.mesh\.context: 8 does not divide time steps, whose"),
+        (dict(mesh__data=1, mesh__tensor=8, mesh__context=1), r"config\.mesh\.tensor: 8 does not divide heads"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            loop.train(runs.config(data_dir, **changes), tmp_path / "run")
     with pytest.raises(UserError, match=r"config\.model\.num_classes: 5, but 'tiny' has 8"):
         loop.train(runs.config(data_dir, model__num_classes=5), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -26,7 +26,7 @@ class Config:
     schedule: Schedule = Schedule()
     train: Train = Train()
     evaluation: Evaluation = field(default=Evaluation(), metadata={"resume": True})
-    mesh: Mesh = Mesh()
+    mesh: Mesh = field(default=Mesh(), metadata={"resume": True})
 
     def __post_init__(self):
         views = self.data.sampling != "whole" or self.evaluation.clips == 1

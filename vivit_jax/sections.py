@@ -95,6 +95,7 @@ class Optimizer:
 
     name: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
+    momentum_dtype: Literal["float32", "bfloat16"] = "float32"  # of the first moment; half the bytes in bfloat16
     nesterov: bool = False
     b1: float = 0.9
     b2: float = 0.999
@@ -171,15 +172,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Mesh:
-    """Devices along each axis of the mesh; -1 takes what is left."""
+    """Devices along each axis of the mesh; -1 takes, in this order, what it can use of those that are left."""
 
-    data: int = -1  # examples
     fsdp: int = 1  # examples, and parameters with their optimizer state
+    data: int = -1  # examples
+    context: int = -1  # the time steps of an example
+    tensor: int = -1  # heads, and the hidden width of MLPs
 
     def __post_init__(self):
-        for name in ("data", "fsdp"):
+        check(self, "fsdp", self.fsdp >= 1, "must be at least 1")
+        for name in ("data", "context", "tensor"):
             check(self, name, getattr(self, name) == -1 or getattr(self, name) >= 1, "must be at least 1, or -1")
-        check(self, "data", (self.data, self.fsdp).count(-1) <= 1, "only one axis can take what is left")
 
 
 def _pair(section, name: str) -> tuple[float, float]:

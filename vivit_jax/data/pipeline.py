@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import grain
-import jax
 import numpy as np
 from absl import flags
 
@@ -61,17 +60,11 @@ def _in_processes(batches: grain.MapDataset, num_workers: int) -> Iterator[Batch
             print("A decoding process died; all are started again", file=sys.stderr)
 
 
-def _part(section: str, batch_size: int) -> slice:
-    """This process's part of a global batch: in one piece, so that the batch is the same for any number of them."""
-    processes = jax.process_count()
-    if batch_size % processes:
-        raise UserError(f"config.{section}.batch_size: {batch_size} does not divide over {processes} processes")
-    size = batch_size // processes
-    return slice(jax.process_index() * size, (jax.process_index() + 1) * size)
+ALL = slice(None)
 
 
-def train_batches(source: Any, config: Config, start: int, stop: int) -> Iterator[Batch]:
-    """This process's part of the global batches of steps `start` to `stop` - 1.
+def train_batches(source: Any, config: Config, start: int, stop: int, rows: slice = ALL) -> Iterator[Batch]:
+    """The global batches of steps `start` to `stop` - 1, or those of their `rows` that a process needs.
 
     A batch depends on the seed and its step, not on where the iteration started: to resume is to start at a step,
     with any number of decoding workers and any number of processes.
@@ -82,21 +75,20 @@ def train_batches(source: Any, config: Config, start: int, stop: int) -> Iterato
     """
     model = config.model.architecture()
     batch_size, shared = config.train.batch_size, config.data.num_workers > 0
-    part = _part("train", batch_size)
-    read = TrainReader(source, config.data, model.num_frames, model.image_size, shared, part)
+    read = TrainReader(source, config.data, model.num_frames, model.image_size, shared, rows)
     draws = grain.MapDataset.range(len(source)).seed(config.seed).shuffle().repeat().random_map(_Draw())
     return _iterate(draws.batch(batch_size, batch_fn=read)[start:stop], config.data.num_workers)
 
 
-def evaluation_batches(source: Any, config: Config) -> Iterator[Batch]:
-    """This process's part of every video once, padded to whole batches, as many for each process.
+def evaluation_batches(source: Any, config: Config, rows: slice = ALL) -> Iterator[Batch]:
+    """Every video once, padded to whole global batches, or those of their `rows` that a process needs.
 
     Yields:
       As `train_batches`, with "video": uint8 [local batch, views, T, h, w, 3]; padding weighs nothing and has no fault.
     """
     model, evaluation = config.model.architecture(), config.evaluation
     size, shared = evaluation.batch_size, config.data.num_workers > 0
-    how = shared, _part("evaluation", size), evaluation.clips, evaluation.crops
+    how = shared, rows, evaluation.clips, evaluation.crops
     read = EvaluationReader(source, config.data, model.num_frames, model.image_size, *how)
     draws = grain.MapDataset.range(-(-len(source) // size) * size).map(lambda index: {"index": index, "seed": 0})
     return _iterate(draws.batch(size, batch_fn=read), config.data.num_workers)

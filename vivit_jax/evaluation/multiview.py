@@ -15,7 +15,7 @@ from vivit_jax.data.augment import normalize, to_float
 from vivit_jax.data.pipeline import evaluation_batches
 from vivit_jax.training.dropped import Dropped
 from vivit_jax.training.losses import cross_entropy
-from vivit_jax.training.sharding import batch_sharding, replicated, state_sharding, to_devices
+from vivit_jax.training.sharding import on_mesh, own_rows, replicated, state_sharding, to_devices
 from vivit_jax.training.step import count_faults
 
 Sums = dict[str, Any]
@@ -69,13 +69,18 @@ def evaluation_step_fn(config: Config, graph: nnx.GraphDef) -> Callable[[Any, di
     return step
 
 
+def jit_evaluation_step(config: Config, graph: nnx.GraphDef, mesh: jax.sharding.Mesh, params: Any) -> Any:
+    """Compiles for the mesh, and parameters that lie on it as in training."""
+    ins, step = (state_sharding(mesh, params), None), on_mesh(evaluation_step_fn(config, graph), mesh)
+    return jax.jit(step, in_shardings=ins, out_shardings=replicated(mesh))
+
+
 class Evaluator:
     """Scores parameters on the splits of a dataset; compiles once."""
 
     def __init__(self, config: Config, graph: nnx.GraphDef, mesh: jax.sharding.Mesh, params: Any, workdir: Path):
         self.config, self.mesh, self.workdir = config, mesh, workdir
-        ins = (state_sharding(mesh, params), batch_sharding(mesh))
-        self.step = jax.jit(evaluation_step_fn(config, graph), in_shardings=ins, out_shardings=replicated(mesh))
+        self.step = jit_evaluation_step(config, graph, mesh, params)
 
     def __call__(self, params: Any, source: Any, split: str) -> dict[str, float]:
         """Metrics of one split, in parts of 1: those of `metrics.json`.
@@ -86,7 +91,7 @@ class Evaluator:
         size, evaluation = len(source), self.config.evaluation
         dropped = Dropped(source, self.config.data.max_bad_fraction, self.workdir, split)
         batches = tqdm(
-            evaluation_batches(source, self.config),
+            evaluation_batches(source, self.config, own_rows(self.mesh, evaluation.batch_size)),
             desc=split,
             total=-(-size // evaluation.batch_size),
             disable=jax.process_index() > 0,
@@ -94,7 +99,8 @@ class Evaluator:
         )
         parts = []
         for batch in batches:
-            parts.append(jax.device_get(self.step(params, to_devices(dropped.note(batch), self.mesh))))
+            placed = to_devices(dropped.note(batch), self.mesh, evaluation.batch_size)
+            parts.append(jax.device_get(self.step(params, placed)))
             dropped.add(parts[-1]["dropped"])
         total = jax.tree.map(lambda *xs: np.sum(np.stack(xs).astype(np.float64), 0), *parts)
         scored = int(total["videos"])

@@ -4,19 +4,22 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange, reduce, repeat
+from einops import rearrange
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-# Batch, time, height, width, heads, head width -> groups, the tokens that see each other, heads, head width.
+from vivit_jax.models.layout import place, place_groups
+
+# Batch, time, height, width, heads, head width -> batch, groups, the tokens that see each other, heads, head width.
+# Axes that may be split over devices are never merged: a merged one could not be told apart again.
 AXES = {
     "joint": "b t h w n d -> b (t h w) n d",
-    "space": "b t h w n d -> (b t) (h w) n d",
-    "time": "b t h w n d -> (b h w) t n d",
-    "height": "b t h w n d -> (b t w) h n d",
-    "width": "b t h w n d -> (b t h) w n d",
-    "local": "b t (i h) (j w) n d -> (b i j) (t h w) n d",  # windows of T x H/2 x W/2
-    "global": "b (t k) (h i) (w j) n d -> (b k i j) (t h w) n d",  # every second token along each axis
+    "space": "b t h w n d -> b t (h w) n d",
+    "time": "b t h w n d -> b (h w) t n d",
+    "height": "b t h w n d -> b t w h n d",
+    "width": "b t h w n d -> b t h w n d",
+    "local": "b t (i h) (j w) n d -> b i j (t h w) n d",  # windows of T x H/2 x W/2
+    "global": "b (t k) (h i) (w j) n d -> b k i j (t h w) n d",  # every second token along each axis
 }
 
 
@@ -33,7 +36,7 @@ class Scheme(NamedTuple):
 
     steps: tuple[Step, ...]
     parallel: bool = False  # every step sees the block's input, not its predecessor's output
-    per_frame: bool = False  # frames are examples of their own, each with its CLS
+    per_frame: bool = False  # frames are examples of their own, each with its CLS and its stochastic depth
 
 
 _SPACE, _TIME = Step(("space",)), Step(("time",))
@@ -61,7 +64,7 @@ class Tokens(NamedTuple):
     """The state of a video transformer. Pointwise functions go through `jax.tree.map`."""
 
     patches: jax.Array  # [B, T, H, W, D]
-    cls: jax.Array | None  # [B, 1, D]; None where there is none
+    cls: jax.Array | None  # [B, 1, D], or [B, T, D] one for each frame; None where there is none
 
 
 def dropout(x: jax.Array, rate, key: jax.Array | None, shape: tuple[int, ...] | None = None) -> jax.Array:
@@ -77,42 +80,46 @@ def dropout(x: jax.Array, rate, key: jax.Array | None, shape: tuple[int, ...] | 
 
 
 def dot_product_attention(
-    q: Float[Array, "G L N d"],
-    k: Float[Array, "G L N d"],
-    v: Float[Array, "G L N d"],
+    q: Float[Array, "*G L N d"],
+    k: Float[Array, "*G L N d"],
+    v: Float[Array, "*G L N d"],
     rate: float = 0.0,
     key: jax.Array | None = None,
-) -> tuple[Float[Array, "G L N d"], Float[Array, "G N L L"]]:
+) -> tuple[Float[Array, "*G L N d"], Float[Array, "*G N L L"]]:
     """softmax(q k' / sqrt(d)) v within each group, softmax in float32; also the weights before dropout."""
-    logits = jnp.einsum("glnd,gmnd->gnlm", q * q.shape[-1] ** -0.5, k)
+    logits = jnp.einsum("...lnd,...mnd->...nlm", q * q.shape[-1] ** -0.5, k)
     logits = checkpoint_name(logits.astype(jnp.float32), "attention")
     weights = checkpoint_name(jax.nn.softmax(logits).astype(v.dtype), "attention")
     dropped = dropout(weights, rate, key)
-    return jnp.einsum("gnlm,gmnd->glnd", dropped, v), weights
+    return jnp.einsum("...nlm,...mnd->...lnd", dropped, v), weights
 
 
 def attend(axes: str, qkv: Tokens, rate: float, key: jax.Array | None) -> tuple[Tokens, jax.Array]:
     """Attention along `axes` of AXES.
 
     Args:
-      qkv: of patches [3, B, T, H, W, N, d] and, where CLS takes part, of CLS [3, B, 1, N, d].
+      qkv: of patches [3, B, T, H, W, N, d] and, where CLS takes part, of CLS [3, B, 1 or T, N, d].
     Returns:
-      tokens [B, T, H, W, N, d] and [B, 1, N, d] or None; attention weights [B * groups, N, L, L], CLS first.
+      tokens as one of the three, or None for CLS; attention weights [B, groups, N, L, L], CLS first.
     """
-    groups, (batch, *grid) = AXES[axes], qkv.patches.shape[1:5]
-    sizes = dict(b=batch) | {name: 2 for name in "ijk" if name in groups}
-    q, k, v = (rearrange(x, groups, **sizes) for x in qkv.patches)
-    if qkv.cls is not None:
-        copies = q.shape[0] // batch
-        q, k, v = (
-            jnp.concatenate([repeat(c, "b 1 n d -> (b g) 1 n d", g=copies), x], axis=1)
-            for c, x in zip(qkv.cls, (q, k, v), strict=True)
-        )
-    out, weights = dot_product_attention(q, k, v, rate, key)
+    pattern, grid = AXES[axes], qkv.patches.shape[2:5]
+    sizes = {name: 2 for name in "ijk" if name in pattern}
+    left, right = pattern.split(" -> ")
+    q, k, v = (place_groups(rearrange(x, pattern, **sizes), right) for x in qkv.patches)
     cls = None
     if qkv.cls is not None:
-        cls, out = reduce(out[:, :1], "(b g) 1 n d -> b 1 n d", "mean", b=batch), out[:, 1:]
+        shape = (*q.shape[:-3], 1, *q.shape[-2:])  # one for each group
+        copies = [jnp.broadcast_to(c.reshape(*c.shape[:2], *(1,) * (q.ndim - 4), *c.shape[2:]), shape) for c in qkv.cls]
+        with_cls = (jnp.concatenate([c, x], axis=-3) for c, x in zip(copies, (q, k, v), strict=True))
+        q, k, v = (place_groups(x, right) for x in with_cls)
+    out, weights = dot_product_attention(q, k, v, rate, key)
+    out = place_groups(out, right)
+    if qkv.cls is not None:
+        cls, out = out[..., 0, :, :], out[..., 1:, :, :]  # [B, *groups, N, d]
+        own = qkv.cls.shape[2] > 1
+        cls = cls if own else cls.mean(tuple(range(1, cls.ndim - 2))).reshape(qkv.cls.shape[1:])
+        cls = place(cls, "b t n d")
     for axis, size, half in zip("thw", grid, "kij", strict=True):
         sizes[axis] = size // sizes.get(half, 1)
-    left, right = groups.split(" -> ")
-    return Tokens(rearrange(out, f"{right} -> {left}", **sizes), cls), weights
+    patches = rearrange(place_groups(out, right), f"{right} -> {left}", **sizes)
+    return Tokens(place(patches, "b t h w n d"), cls), weights.reshape(weights.shape[0], -1, *weights.shape[-3:])

@@ -5,14 +5,14 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from einops import rearrange, reduce
 from flax import nnx
 
 from vivit_jax.architecture import Labels, ModelConfig, Preprocessing
 from vivit_jax.errors import UserError
-from vivit_jax.models.attention import SCHEMES, Tokens
+from vivit_jax.models.attention import SCHEMES
 from vivit_jax.models.encoder import Encoder, Taps, keys_of
 from vivit_jax.models.initializers import Keys, linear
+from vivit_jax.models.layout import place
 from vivit_jax.models.tokenizers import TubeletEmbedding
 from vivit_jax.variants import model_config, preprocessing
 
@@ -79,7 +79,7 @@ class VideoTransformer(nnx.Module):
         if return_taps not in (False, True, "attention"):
             raise UserError(f"return_taps: {return_taps!r} is none of False, True, 'attention'")
         features, taps = self._features(video, key, cast(Taps, return_taps))
-        logits = {name: head(features.astype(jnp.float32)) for name, head in self.heads.items()}
+        logits = {name: place(head(features.astype(jnp.float32)), "b k") for name, head in self.heads.items()}
         if isinstance(self.config.num_classes, int):
             logits = logits["head"]
         return (logits, taps | {"features": features}) if return_taps else logits
@@ -97,41 +97,19 @@ class VideoTransformer(nnx.Module):
         key_encoder, key_temporal = keys_of(key, 2)
         x = self.embedding(jnp.asarray(video))  # [B, T, H, W, D]
         seen: dict[str, Any] = {"embedding": x}
-        per_frame, batch = SCHEMES[self.config.attention].per_frame, x.shape[0]
-        if per_frame:
-            x = rearrange(x, "b t h w d -> (b t) 1 h w d")
-        tokens, inside = self.encoder(x, key_encoder, taps)
-        seen["encoder"] = _by_example(inside, batch)
-        if per_frame and self.temporal_encoder is None:  # frames are averaged before the norm, as released
-            tokens = jax.tree.map(lambda x: reduce(x, "(b t) ... -> b ...", "mean", b=batch), tokens)
-        pooled = self.encoder.pool(tokens)
+        tokens, seen["encoder"] = self.encoder(x, key_encoder, taps)
+        if self.encoder.per_frame and self.temporal_encoder is None:  # averaged before the norm, as released
+            tokens = jax.tree.map(lambda x: x.mean(1, keepdims=True), tokens)
+        pooled = self.encoder.pool(tokens)  # [B, T or 1, D]
         if self.temporal_encoder is not None:
-            steps = rearrange(pooled, "(b t) d -> b t 1 1 d", b=batch)
-            tokens, inside = self.temporal_encoder(steps, key_temporal, taps)
-            seen["temporal_encoder"] = _by_example(inside, batch)
+            tokens, seen["temporal_encoder"] = self.temporal_encoder(pooled[:, :, None, None], key_temporal, taps)
             pooled = self.temporal_encoder.pool(tokens)
+        pooled = place(pooled[:, 0], "b d")
         return (jnp.tanh(self.pre_logits(pooled)) if self.pre_logits else pooled), seen
 
     def _check_grid(self, grid: tuple[int, int, int]):
         if self.config.attention == "local_global" and any(size % 2 for size in grid):
             raise UserError(f"video: local_global attention needs an even grid of tokens, not {grid}")
-
-
-def _by_example(inside: dict[str, Any], batch: int) -> dict[str, Any]:
-    """Takes frames that were encoded alone, and groups that attended alone, out of the axis of examples."""
-
-    def tokens(x: Tokens, layers: str) -> Tokens:
-        patches = rearrange(x.patches, f"{layers} (b f) t h w d -> {layers} b (f t) h w d", b=batch)
-        cls = None if x.cls is None else rearrange(x.cls, f"{layers} (b f) n d -> {layers} b (f n) d", b=batch)
-        return Tokens(patches, cls)
-
-    seen: dict[str, Any] = {
-        name: tokens(x, "l" * (name == "layers")) for name, x in inside.items() if name != "attention"
-    }
-    if "attention" in inside:
-        split = "l (b g) n q k -> l b g n q k"
-        seen["attention"] = {axes: rearrange(x, split, b=batch) for axes, x in inside["attention"].items()}
-    return seen
 
 
 def create_model(name: str, num_classes: int | dict[str, int], seed: int = 0, **overrides: Any) -> VideoTransformer:

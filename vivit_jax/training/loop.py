@@ -19,8 +19,8 @@ from vivit_jax.training.dropped import Dropped
 from vivit_jax.training.metrics import Log
 from vivit_jax.training.preemption import Preempted, Preemption
 from vivit_jax.training.run import Run, claim, open_run
-from vivit_jax.training.sharding import to_devices
-from vivit_jax.training.step import State, jit_train_step, train_step_fn
+from vivit_jax.training.sharding import own_rows, to_devices
+from vivit_jax.training.step import State
 
 
 def train(config: Config, workdir: Path) -> None:
@@ -63,13 +63,12 @@ def _train(
 ) -> State:
     train, total = run.config.train, run.total_steps
     evaluate_every = round(train.eval_every_epochs * run.steps_per_epoch)
-    step_fn = train_step_fn(run.config, run.graph, run.preprocessing, run.optimizer, run.schedule)
-    step_fn = jit_train_step(step_fn, run.mesh, state)
+    step_fn, rows = run.train_step(), own_rows(run.mesh, train.batch_size)
     source = run.dataset.source(run.config.data.train_split)
     with tqdm(initial=start, total=total, desc="train", unit="step", disable=jax.process_index() > 0) as progress:
         reporter = Reporter(run, checkpoints, log, progress, start)
-        for done, batch in enumerate(train_batches(source, run.config, start, total), start + 1):
-            state, metrics = step_fn(state, to_devices(reporter.dropped.note(batch), run.mesh))
+        for done, batch in enumerate(train_batches(source, run.config, start, total, rows), start + 1):
+            state, metrics = step_fn(state, to_devices(reporter.dropped.note(batch), run.mesh, train.batch_size))
             # The device works on this step while the numbers of the last one are read.
             reporter.push(done, metrics)
             ends = preemption.after(done)

@@ -35,9 +35,10 @@ def make_optimizer(config: Optimizer, schedule: optax.Schedule) -> optax.Gradien
 
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     if config.name == "adamw":
-        adamw = optax.adamw(schedule, config.b1, config.b2, weight_decay=config.weight_decay, mask=decays)
+        options: dict = dict(weight_decay=config.weight_decay, mask=decays, mu_dtype=config.momentum_dtype)
+        adamw = optax.adamw(schedule, config.b1, config.b2, **options)
         return optax.chain(*clip, adamw)
     # L2 as in both releases: the decay joins the gradient, and so the momentum.
     decay = [optax.add_decayed_weights(config.weight_decay, decays)] if config.weight_decay else []
-    sgd = optax.sgd(schedule, config.momentum, config.nesterov, accumulator_dtype=jnp.float32)
+    sgd = optax.sgd(schedule, config.momentum, config.nesterov, accumulator_dtype=jnp.dtype(config.momentum_dtype))
     return optax.chain(*clip, *decay, sgd)

@@ -8,47 +8,29 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
-from flax import nnx
 
-from vivit_jax.architecture import Labels, ModelConfig, Preprocessing
+from vivit_jax.architecture import Labels
 from vivit_jax.checkpoints.initialize import initial_params
 from vivit_jax.checkpoints.parameters import paths
-from vivit_jax.checkpoints.training import Checkpoints, abstract, saved_steps
+from vivit_jax.checkpoints.training import Checkpoints, saved_steps
 from vivit_jax.config import Config, from_dict, to_dict
 from vivit_jax.data.datasets import VideoDataset
 from vivit_jax.errors import UserError
 from vivit_jax.files import write_json
 from vivit_jax.schema import differences
 from vivit_jax.sections import Augment
-from vivit_jax.training.optimizer import make_optimizer, make_schedule
-from vivit_jax.training.sharding import check_batch, make_mesh, state_sharding
-from vivit_jax.training.step import State, make_state
-from vivit_jax.variants import preprocessing
+from vivit_jax.training.program import Program, assemble
+from vivit_jax.training.sharding import state_sharding
+from vivit_jax.training.step import State
 
 
 @dataclass(frozen=True)
-class Run:
-    """A configuration put to work on a dataset and the devices that are there."""
+class Run(Program):
+    """A program put to work on a dataset and the devices that are there, in a workdir of its own."""
 
-    config: Config
     workdir: Path
     dataset: VideoDataset
-    mesh: jax.sharding.Mesh
-    model: ModelConfig
-    preprocessing: Preprocessing
-    steps_per_epoch: float
-    total_steps: int
-    schedule: optax.Schedule
-    optimizer: optax.GradientTransformation
-    graph: nnx.GraphDef
-    init: Any  # () -> State
     weights: dict[str, Any]  # what a new run takes over from config.init_from, by path
-
-    def abstract_state(self) -> State:
-        """The state's shapes and where it lies, of which nothing is computed."""
-        shapes = jax.eval_shape(self.init)
-        return abstract(shapes, state_sharding(self.mesh, shapes))
 
     def data(self) -> dict[str, Any]:
         """What the batches are a function of, beside the configuration: kept with each checkpoint."""
@@ -102,18 +84,9 @@ def open_run(config: Config, workdir: Path) -> Run:
             f"config.model.num_classes: {_counts(model.heads)}, but {config.data.name!r} has {_counts(heads)}"
         )
     config = replace(config, augment=replace(config.augment, flip=flip_probability(config.augment, dataset)))
-    mesh = make_mesh(config.mesh)
-    check_batch(mesh, "train", config.train.batch_size, config.train.accumulate)
-    check_batch(mesh, "evaluation", config.evaluation.batch_size)
-    steps_per_epoch = len(dataset.source(config.data.train_split)) / config.train.batch_size
-    total_steps = max(1, round(config.train.epochs * steps_per_epoch))
-    schedule = make_schedule(config.schedule, steps_per_epoch, total_steps)
-    optimizer = make_optimizer(config.optimizer, schedule)
-    feeding = preprocessing(config.model.name, model)
-    graph, init = make_state(config, model, feeding, optimizer)
-    steps = steps_per_epoch, total_steps
-    weights = _weights(config, model, feeding, init) if config.init_from and not saved_steps(workdir) else {}
-    return Run(config, workdir, dataset, mesh, model, feeding, *steps, schedule, optimizer, graph, init, weights)
+    program = assemble(config, model, len(dataset.source(config.data.train_split)))
+    weights = _weights(program) if config.init_from and not saved_steps(workdir) else {}
+    return Run(**vars(program), workdir=workdir, dataset=dataset, weights=weights)
 
 
 def _counts(heads: dict[str, int]) -> str:
@@ -137,9 +110,10 @@ def flip_probability(augment: Augment, dataset: VideoDataset) -> float:
     return 0.0 if sided else 0.5
 
 
-def _weights(config: Config, model: ModelConfig, feeding: Preprocessing, init: Any) -> dict[str, Any]:
-    shapes = {path: x.shape for path, x in paths(jax.eval_shape(init)["params"]).items()}
-    return initial_params(config.init_from, model, feeding, shapes, config.init_keep)
+def _weights(program: Program) -> dict[str, Any]:
+    config = program.config
+    shapes = {path: x.shape for path, x in paths(jax.eval_shape(program.init)["params"]).items()}
+    return initial_params(config.init_from, program.model, program.preprocessing, shapes, config.init_keep)
 
 
 def claim(workdir: Path, config: Config) -> None:

@@ -1,5 +1,9 @@
-"""One mesh, and where the arrays of a run lie on it; models know nothing of it."""
+"""One mesh, and where the arrays of a run lie on it; models know nothing of it but its axis `context`."""
 
+import math
+import re
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -7,27 +11,62 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from vivit_jax.architecture import ModelConfig
+from vivit_jax.config import Config
 from vivit_jax.errors import UserError
-from vivit_jax.sections import Mesh
+
+# Parameter path -> its axis that `tensor` splits: heads, and the hidden width of an MLP. Optimizer state has the same
+# paths.
+TENSOR = {
+    r"attention/\d+/qkv$": 2,
+    r"attention/\d+/qkv_bias$": 1,
+    r"attention/\d+/out/kernel$": 0,
+    r"mlp/up/kernel$": 1,
+    r"mlp/up/bias$": 0,
+    r"mlp/down/kernel$": 0,
+}
 
 
-def make_mesh(config: Mesh) -> jax.sharding.Mesh:
-    """A mesh over all devices of all processes.
+def make_mesh(config: Config, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
+    """A mesh over all devices of all processes, or over `devices`.
+
+    Axes of -1 take, in their order, as many of the devices that are left as they can use: `data` those that a batch
+    divides over, `context` those that the time steps do, `tensor` those that heads and MLPs do.
 
     Raises:
-      UserError: the axes do not multiply to the number of devices.
+      UserError: the axes do not multiply to the number of devices, or an axis does not divide what it splits.
     """
-    devices, sizes = jax.device_count(), [config.data, config.fsdp]
-    known = int(np.prod([size for size in sizes if size > 0]))
-    sizes = [size if size > 0 else devices // known for size in sizes]
-    if int(np.prod(sizes)) != devices:
-        raise UserError(f"config.mesh: data {config.data} x fsdp {config.fsdp} does not make {devices} devices")
-    return jax.make_mesh(tuple(sizes), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    count, model = len(devices) if devices else jax.device_count(), config.model.architecture()
+    axes = {name: getattr(config.mesh, name) for name in ("data", "fsdp", "context", "tensor")}
+    examples = config.train.batch_size // config.train.accumulate
+    usable = {"data": examples // axes["fsdp"], "context": model.grid[0], "tensor": heads_and_mlps(model)}
+    left = count // math.prod(size for size in axes.values() if size > 0)
+    for name in ("data", "context", "tensor"):
+        if axes[name] == -1:
+            axes[name] = math.gcd(left, usable[name])
+            left //= axes[name]
+    if math.prod(axes.values()) != count:
+        sizes = " x ".join(f"{name} {size}" for name, size in axes.items())
+        raise UserError(f"config.mesh: {sizes} does not make {count} devices")
+    for name, what in (("context", "time steps"), ("tensor", "heads and MLP widths")):
+        if usable[name] % axes[name]:
+            raise UserError(f"config.mesh.{name}: {axes[name]} does not divide {what}, whose divisor is {usable[name]}")
+    kinds = (AxisType.Auto,) * len(axes)
+    return jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=kinds, devices=devices)
 
 
-def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """Examples lie on both axes."""
-    return NamedSharding(mesh, P(("data", "fsdp")))
+def heads_and_mlps(model: ModelConfig) -> int:
+    """What the numbers of heads, and the hidden widths, of a model's encoders have as their greatest common divisor."""
+    sizes = model.num_heads, model.temporal_heads, model.mlp_dim, model.temporal_mlp_dim  # 0: as the other encoder
+    return math.gcd(*sizes)
+
+
+def clip_sharding(mesh: jax.sharding.Mesh, name: str, ndim: int) -> NamedSharding:
+    """Where the array called `name` of a batch lies: examples on `data` and `fsdp`, a video's frames on `context`."""
+    rows = ("data", "fsdp")
+    if name != "video":
+        return NamedSharding(mesh, P(rows))
+    return NamedSharding(mesh, P(rows, *[None] * (ndim - 5), "context"))
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -35,25 +74,64 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 
 def state_sharding(mesh: jax.sharding.Mesh, state):
-    """Splits each array of a (possibly abstract) state along its largest axis that divides over `fsdp`."""
-    parts = mesh.shape["fsdp"]
+    """Splits each array of a (possibly abstract) state as TENSOR says, and along its largest other axis over `fsdp`."""
+    fsdp, tensor = mesh.shape["fsdp"], mesh.shape["tensor"]
 
-    def rule(x) -> NamedSharding:
-        axes = [i for i, size in enumerate(x.shape) if parts > 1 and size % parts == 0]
-        widest = max(axes, key=lambda i: x.shape[i], default=None)
-        return NamedSharding(mesh, P(*("fsdp" if i == widest else None for i in range(len(x.shape)))))
+    def rule(path, x) -> NamedSharding:
+        spec: list[str | None] = [None] * len(x.shape)
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        for pattern, axis in TENSOR.items() if tensor > 1 else ():
+            if re.search(pattern, name):
+                spec[axis] = "tensor"
+        free = [i for i, size in enumerate(x.shape) if fsdp > 1 and size % fsdp == 0 and spec[i] is None]
+        if free:
+            spec[max(free, key=lambda i: x.shape[i])] = "fsdp"
+        return NamedSharding(mesh, P(*spec))
 
-    return jax.tree.map(rule, state)
+    return jax.tree_util.tree_map_with_path(rule, state)
 
 
-def to_devices(batch: dict[str, Any], mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """The global batch, of which each process holds a part."""
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+def on_mesh(step: Callable, mesh: jax.sharding.Mesh) -> Callable:
+    """`step`, traced where models can ask for the mesh."""
+
+    def traced(*arguments):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return step(*arguments)
+
+    return traced
+
+
+def own_rows(mesh: jax.sharding.Mesh, batch_size: int) -> slice:
+    """Of a global batch, the examples that this process has to read; several may read the same, for other frames.
+
+    Raises:
+      UserError: they are not in one piece: the devices of a process lie apart on the mesh.
+    """
+    where = NamedSharding(mesh, P(("data", "fsdp"))).addressable_devices_indices_map((batch_size,))
+    pieces = sorted({index[0].indices(batch_size)[:2] for index in where.values() if index})
+    if any(stop != start for (_, stop), (start, _) in pairwise(pieces)):
+        raise UserError("config.mesh: the devices of a process do not hold neighboring examples; change its axes")
+    return slice(pieces[0][0], pieces[-1][1])
+
+
+def to_devices(batch: dict[str, Any], mesh: jax.sharding.Mesh, batch_size: int) -> dict[str, Any]:
+    """The global batch of `batch_size`, of which each process holds the rows that it has to read."""
+    first = own_rows(mesh, batch_size).start
+
+    def put(path, x: np.ndarray) -> jax.Array:
+        def part(index):
+            rows = slice(*(n - first for n in index[0].indices(batch_size)[:2]))
+            return x[(rows, *index[1:])]
+
+        shape = (batch_size, *x.shape[1:])
+        return jax.make_array_from_callback(shape, clip_sharding(mesh, path[0].key, x.ndim), part)
+
+    return jax.tree_util.tree_map_with_path(put, batch)
 
 
 def check_batch(mesh: jax.sharding.Mesh, section: str, batch_size: int, parts: int = 1) -> None:
     """Raises UserError where a batch, in so many parts one after another, does not divide over the devices."""
-    if batch_size % (mesh.size * parts):
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % (devices * parts):
         split = f" in {parts} parts" if parts > 1 else ""
-        raise UserError(f"config.{section}.batch_size: {batch_size}{split} does not divide over {mesh.size} devices")
+        raise UserError(f"config.{section}.batch_size: {batch_size}{split} does not divide over {devices} devices")

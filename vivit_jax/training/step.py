@@ -15,7 +15,7 @@ from vivit_jax.data.decode import FAULTS
 from vivit_jax.models.initializers import Keys
 from vivit_jax.models.video_transformer import VideoTransformer
 from vivit_jax.training.losses import all_right, cross_entropy
-from vivit_jax.training.sharding import batch_sharding, replicated, state_sharding
+from vivit_jax.training.sharding import on_mesh, replicated, state_sharding
 
 State = dict[str, Any]  # step, params, opt_state, and ema where it is on
 
@@ -112,5 +112,5 @@ def count_faults(fault: jax.Array) -> dict[str, jax.Array]:
 def jit_train_step(step: Callable, mesh: jax.sharding.Mesh, state: State) -> Callable:
     """Compiles for the mesh; the old state's memory is reused for the new one."""
     shardings = state_sharding(mesh, state)
-    ins = (shardings, batch_sharding(mesh))
-    return jax.jit(step, in_shardings=ins, out_shardings=(shardings, replicated(mesh)), donate_argnums=0)
+    outs = (shardings, replicated(mesh))  # a batch lies where `to_devices` has put it
+    return jax.jit(on_mesh(step, mesh), in_shardings=(shardings, None), out_shardings=outs, donate_argnums=0)

@@ -1,0 +1,10 @@
+"""TimeSformer-HR, 16 frames of 448 x 448, on Kinetics-400: the released recipe (top-1 79.7)."""
+
+from vivit_jax import recipes
+
+
+def get_config():
+    config = recipes.timesformer()
+    config.model.update(name="timesformer_hr", num_classes=400, remat="attention")
+    config.data.update(name="kinetics400", stride=16.0, crop_short_side=(448, 512), eval_resize=448)
+    return config

@@ -1,0 +1,45 @@
+"""Where activations lie on the mesh of a run, where there is one: the one place where models know of it.
+
+Examples are split over `data` and `fsdp`, heads and the hidden width of MLPs over `tensor`, and the time steps of long
+clips over `context`. Attention that folds time into the batch needs nothing of other time steps. What attends over
+time gets all of it, for a part of the positions or of the heads, by one all-to-all, and gives it back by another
+(DeepSpeed-Ulysses, arXiv 2309.14509).
+"""
+
+import re
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec as P
+
+MESH_AXES: dict[str, Any] = {"b": ("data", "fsdp"), "t": "context", "n": "tensor", "m": "tensor"}
+
+
+def place(x: jax.Array, axes: str) -> jax.Array:
+    """`x` with its axes, a letter each, on those of the mesh: batch, time, heads n, hidden width m; others whole."""
+    return _constrained(x, [MESH_AXES.get(axis) for axis in axes.split()])
+
+
+def place_groups(x: jax.Array, axes: str) -> jax.Array:
+    """Places what attends to each other on one device.
+
+    Args:
+      axes: of `x`, as in `b (h w) t n d`: batch, groups, the tokens of a group, heads, head width.
+    """
+    names = re.findall(r"\([^)]*\)|\w", axes)
+    spec = [MESH_AXES.get(name) for name in names]
+    split, tokens = jax.sharding.get_abstract_mesh().shape.get("context", 1), len(names) - 3
+    if split > 1 and "t" in names[tokens]:
+        spec[tokens] = None
+        positions = names[1] == "(h w)" and x.shape[1] >= split
+        spec[1 if positions else -2] = "context" if positions else ("tensor", "context")
+    return _constrained(x, spec)
+
+
+def _constrained(x: jax.Array, spec: list[Any]) -> jax.Array:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+    # A CLS token is one for all time steps.
+    spec = [None if axes == "context" and size == 1 else axes for axes, size in zip(spec, x.shape, strict=True)]
+    return jax.lax.with_sharding_constraint(x, P(*spec))

@@ -1,0 +1,48 @@
+"""What the released recipes of each paper share; a file of configs/ says what differs."""
+
+from typing import Any
+
+from vivit_jax.config import base
+
+
+def vivit() -> Any:
+    """ViViT's released configs: an ImageNet-21k ViT, 32 frames, SGD and cosine, 4 clips x 3 crops at test."""
+    config = base()
+    config.model.update(dtype="bfloat16", embedding_initializer="central_frame")
+    config.data.update(stride=2.0, crop="jitter")
+    short_side(config, 256)
+    config.optimizer.update(name="sgd", momentum=0.9, clip_norm=1.0)
+    config.schedule.update(name="cosine", warmup_epochs=2.5)
+    config.train.update(batch_size=64, checkpoint_every=1000)
+    config.evaluation.update(batch_size=64, clips=4, crops=3, average="logits")
+    return config
+
+
+def large(config: Any) -> Any:
+    """ViViT-L in the place of B: scanned, since it is deep."""
+    config.init_from = "google/vit-large-patch16-224-in21k"
+    config.model.scan = True
+    return config
+
+
+def short_side(config: Any, pixels: int) -> None:
+    """Pixels of the picture's short side that ViViT's scale jitter (0.9 to 1.33) and its test crops start from."""
+    config.data.update(eval_resize=pixels, crop_short_side=(0.9 * pixels, 1.33 * pixels))
+
+
+def kinetics_colors(config: Any) -> None:
+    """The color jitter of ViViT on Kinetics and Moments in Time."""
+    config.augment.update(jitter=0.8, grayscale=0.1)
+
+
+def timesformer() -> Any:
+    """TimeSformer's released configs: an ImageNet-21k ViT-B, SGD in three steps, 1 clip x 3 crops at test."""
+    config = base()
+    config.init_from = "google/vit-base-patch16-224-in21k"
+    config.model.dtype = "bfloat16"
+    config.data.update(sampling="span", crop="jitter", crop_short_side=(256, 320), eval_resize=224)
+    config.optimizer.update(name="sgd", momentum=0.9, nesterov=True, weight_decay=1e-4, clip_norm=0.0, no_decay="^$")
+    config.schedule.update(name="step", learning_rate=0.005, step_epochs=(11.0, 14.0), step_factor=0.1)
+    config.train.update(batch_size=64, epochs=15.0, checkpoint_every=1000)
+    config.evaluation.update(batch_size=64, clips=1, crops=3, average="logits")
+    return config
