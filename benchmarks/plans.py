@@ -1,30 +1,29 @@
 """Plans of every recipe, of long clips and of growing slices: what the TPU compiler says, since no TPU was at hand.
 
-    python benchmarks/plans.py [recipes|long|scaling|cost ...]
+    python benchmarks/plans.py [v5e|v6e|v5p|long|scaling ...]
 
-Each plan is a process of its own, and is skipped where its result is there already; results/plans.json keeps all. `cost` compiles forward passes of divided attention for one chip.
+Each plan is a process of its own, and skipped where results/plans.json has it already.
 """
 
 import json
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results" / "plans.json"
 CONFIGS = Path(__file__).parents[1] / "configs"
-SLICES = ("v5e:16x16", "v6e:16x16", "v5p:8x8x4")
 
 
-def recipes():
+def recipes(topology: str):
     """Every config at its own global batch."""
-    for topology in SLICES:
-        for path in sorted(CONFIGS.glob("*.py")):
-            yield f"{path.stem} on {topology}", path.stem, topology, []
+    for path in sorted(CONFIGS.glob("*.py")):
+        yield f"{path.stem} on {topology}", path.stem, topology, []
 
 
 def long():
-    """Divided attention over long clips, one of 64 to a group of devices that shares its time steps."""
+    """Divided attention over long clips, each on a group of devices that share its time steps."""
     for frames, (batch, context) in {96: (64, 4), 384: (64, 4), 1024: (32, 8)}.items():
         flags = [f"--config.model.num_frames={frames}", "--config.model.remat=full", "--config.model.scan=true"]
         flags += [f"--config.train.batch_size={batch}", f"--config.evaluation.batch_size={batch}"]
@@ -34,7 +33,7 @@ def long():
 
 def scaling():
     """As many clips on each chip of ever larger slices."""
-    for shape, chips in {"2x4": 8, "4x8": 32, "8x8": 64, "16x16": 256}.items():
+    for shape, chips in {"2x4": 8, "8x8": 64, "16x16": 256}.items():
         for kind in ("data", "fsdp"):
             flags = [f"--config.train.batch_size={2 * chips}", f"--config.evaluation.batch_size={2 * chips}"]
             flags += [f"--config.mesh.fsdp={chips if kind == 'fsdp' else 1}"]
@@ -52,10 +51,17 @@ def plan(config: str, topology: str, flags: list[str]) -> dict:
         return json.loads(path.read_text())
 
 
+PARTS = {
+    **{slice.split(":")[0]: partial(recipes, slice) for slice in ("v5e:16x16", "v6e:16x16", "v5p:8x8x4")},
+    "long": long,
+    "scaling": scaling,
+}
+
+
 def main(parts: list[str]) -> None:
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for part in parts or ["recipes", "long", "scaling"]:
-        for name, config, topology, flags in {"recipes": recipes, "long": long, "scaling": scaling}[part]():
+    for part in parts or PARTS:
+        for name, config, topology, flags in PARTS[part]():
             if name in kept:
                 continue
             kept[name] = {"config": config, "flags": flags, **plan(config, topology, flags)}

@@ -13,12 +13,13 @@ import runs
 import vivit_jax
 from test_faults import last_step
 from vivit_jax.checkpoints.parameters import paths
+from vivit_jax.checkpoints.training import saved_steps
 
 FLAGS = ("--config.augment.mixup=0.5", "--config.augment.erase=0.5", "--config.train.checkpoint_every=2")
 FLAGS += ("--config.train.epochs=3.0",)  # 6 steps
 
 
-def start(data_dir: Path, workdir: Path, count: int) -> list[subprocess.Popen]:
+def start(data_dir: Path, workdir: Path, count: int, *more: str) -> list[subprocess.Popen]:
     """`count` processes with 8 devices together."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -27,7 +28,7 @@ def start(data_dir: Path, workdir: Path, count: int) -> list[subprocess.Popen]:
     environment = runs.environment(JAX_NUM_CPU_DEVICES=str(8 // count), JAX_CPU_COLLECTIVES_IMPLEMENTATION="gloo")
     return [
         subprocess.Popen(
-            runs.command(data_dir, workdir, *FLAGS, *where, f"--process_id={index}"),
+            runs.command(data_dir, workdir, *FLAGS, *more, *where, f"--process_id={index}"),
             cwd=runs.REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for index in range(count)
@@ -84,6 +85,20 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(data_dir, 
     assert "on 24 videos" in out[0] and "on 24 videos" not in out[1]
     compare(tmp_path, alone)
     assert [line["step"] for line in runs.log(tmp_path)] == list(range(1, 7))
+
+
+def test_asked_to_end_all_processes_save_the_same_step(data_dir, alone, tmp_path):
+    """One of them is told, as when a cloud takes one machine back."""
+    processes = start(data_dir, tmp_path, 2, "--config.train.checkpoint_every=1000")
+    deadline = time.monotonic() + 120
+    while last_step(tmp_path) < 2:
+        assert time.monotonic() < deadline and processes[0].poll() is None
+        time.sleep(0.02)
+    processes[1].terminate()
+    out = finish(processes)
+    assert "is saved at step" in out[0] and saved_steps(tmp_path) and not (tmp_path / "metrics.json").exists()
+    finish(start(data_dir, tmp_path, 2, "--config.train.checkpoint_every=1000"))
+    compare(tmp_path, alone)
 
 
 @pytest.mark.parametrize(
