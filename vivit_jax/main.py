@@ -1,7 +1,8 @@
 """python -m vivit_jax.main --config=configs/demo.py --workdir=runs/demo [--mode=train|evaluate] [--config.KEY=VALUE]
 
 --mode=inspect draws a training batch as the model sees it. --mode=summary prints what the config's model costs; without
---config, what every model does.
+--config, what every model does. --mode=predict --input=clip.mp4 --checkpoint=SOURCE says what videos show; --mode=look
+draws what the model attends to in them. --mode=plot --workdir=runs/demo draws loss and accuracy.
 """
 
 from pathlib import Path
@@ -9,14 +10,16 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from vivit_jax import errors
+from vivit_jax import errors, use
 from vivit_jax.config import from_dict
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="A file of configs/, whose keys --config.KEY=VALUE sets."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives: checkpoints, logs, metrics.json.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "inspect", "summary"], "What to do.")
+USES = ("predict", "look", "plot")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "inspect", "summary", *USES], "What to do.")
+flags.adopt_module_key_flags(use)
 
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of several processes; or auto.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many there are.", lower_bound=1)
@@ -28,6 +31,9 @@ def main(argv) -> None:
         raise errors.UserError(f"{argv[1]!r}: flags start with --")
     config = None if CONFIG.value is None else from_dict(errors.config_values(CONFIG.value))
     # Imported only now: a mistake in the configuration shows before anything is loaded.
+    if MODE.value in USES:
+        use.run(MODE.value, config, WORKDIR.value)
+        return
     if MODE.value == "summary":
         from vivit_jax import summary
 
