@@ -33,7 +33,7 @@ def run(verb: str, config: Config | None, workdir: str | None) -> None:
 
         print(plot(Path(workdir)))
         return
-    source, evaluation = _model(config, workdir)
+    source, evaluation = model_of(config, workdir)
     videos = find_videos(INPUT.value)
     # Imported only now, and JAX later still: the first video is read while everything else starts.
     if verb == "look":
@@ -70,7 +70,7 @@ def find_videos(what: str | None) -> list[str]:
     return files
 
 
-def _model(config: Config | None, workdir: str | None) -> tuple[str, Evaluation]:
+def model_of(config: Config | None, workdir: str | None) -> tuple[str, Evaluation]:
     """Where the model is, and the views that its run evaluates."""
     if (CHECKPOINT.value is None) == (workdir is None):
         raise UserError("give one of the two: --checkpoint=SOURCE, or --workdir=runs/demo of a run")

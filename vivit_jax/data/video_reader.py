@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -157,6 +158,8 @@ class VideoReader:
         Raises:
           UserError: it is no usable video; the message says why.
         """
+        if not Path(path).is_file():
+            raise UserError(f"{path}: there is no such file")
         return self._ask(path, probe, path)
 
     def clips(

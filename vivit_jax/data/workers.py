@@ -26,7 +26,7 @@ def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
     while True:
         try:
             item = pipe.recv()
-        except EOFError:  # the parent is gone or done
+        except (EOFError, ConnectionResetError):  # the parent is gone or done
             return
         try:
             pipe.send((function(item), None))
@@ -103,9 +103,9 @@ class _Worker:
             return (None, ChildProcessError("crashes the decoder")), False
 
     def end(self) -> None:
-        self.pipe.close()
         self.process.kill()
         self.process.join()
+        self.pipe.close()
 
 
 class Isolated:

@@ -78,6 +78,10 @@ def class_names(labels: Labels | None, head: str, count: int) -> Sequence[str | 
     return names if len(names) == count else range(count)
 
 
+def spoken(label: str | int) -> str:
+    return label if isinstance(label, str) else f"class {label}"
+
+
 def ranked(scores: Scores, labels: Labels | None, top_k: int) -> dict[str, Ranking]:
     """The `top_k` classes of each head, or all for 0, the most probable first."""
     best = {}

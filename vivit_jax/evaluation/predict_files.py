@@ -157,5 +157,6 @@ def describe(record: dict[str, Any]) -> Iterator[str]:
 def _named(predictions: Any) -> str:
     if isinstance(predictions, dict):
         return "; ".join(f"{head}: {_named(of_head)}" for head, of_head in predictions.items())
-    names = [(x["label"] if isinstance(x["label"], str) else f"class {x['label']}", x) for x in predictions]
-    return ", ".join(f"{name} {x['probability']:.3f}" for name, x in names)
+    from vivit_jax.evaluation.predict import spoken
+
+    return ", ".join(f"{spoken(x['label'])} {x['probability']:.3f}" for x in predictions)

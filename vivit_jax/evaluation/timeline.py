@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from vivit_jax.architecture import Labels
-from vivit_jax.evaluation.predict import Prediction, class_names
+from vivit_jax.evaluation.predict import Prediction, class_names, spoken
 from vivit_jax.figures import new_figure, save
 
 
@@ -23,7 +23,7 @@ def draw_timeline(prediction: Prediction, labels: Labels | None, top_k: int, pat
         over_time = np.stack([of[head] for of in scores])  # [windows, K]
         names = class_names(labels, head, over_time.shape[1])
         for index in np.argsort(-over_time.max(0), kind="stable")[:top_k].tolist():
-            axes.plot(middles, over_time[:, index], marker=".", label=names[index])
+            axes.plot(middles, over_time[:, index], marker=".", label=spoken(names[index]))
         axes.set(ylabel="probability" if head == "head" else f"probability of {head}", ylim=(0, 1.02))
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
     panels[0].set_title(prediction.video, fontsize="small")

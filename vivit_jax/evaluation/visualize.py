@@ -16,7 +16,7 @@ from vivit_jax.compiled import keep_compiled, user_cache
 from vivit_jax.data.augment import normalize, to_float
 from vivit_jax.data.video_reader import VideoReader, Views, clips_of, spans
 from vivit_jax.errors import UserError, disk_space
-from vivit_jax.evaluation.predict import ranked
+from vivit_jax.evaluation.predict import ranked, spoken
 from vivit_jax.evaluation.rollout import head_maps, rollout
 from vivit_jax.figures import new_figure, save
 from vivit_jax.files import replacing
@@ -64,7 +64,7 @@ def look(
     clip = next(reader.clips(path, facts, feeding, [frames]))
     scores, rolled, heads = jax.device_get(_look(*nnx.split(model), clip, layer))
     best = ranked({head: of[0] for head, of in scores.items()}, model.labels, 1)
-    said = ", ".join(f"{ranking[0][0]} {ranking[0][1]:.2f}" for ranking in best.values())
+    said = ", ".join(f"{spoken(ranking[0][0])} {ranking[0][1]:.2f}" for ranking in best.values())
     rate = max(facts.fps / max(float(np.median(np.diff(frames))), 1.0), 1.0) if len(frames) > 1 else 1.0
     if model.config.sampled_frames:
         clip = clip[:, uniform_frames(clip.shape[1], model.config.sampled_frames)]
