@@ -1,8 +1,7 @@
 """What is said of a video file is what an evaluation would score, whatever the container."""
 
+import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -15,7 +14,7 @@ from flax import nnx
 import runs
 import videos
 import vivit_jax
-from models import make
+from models import fed, make
 from vivit_jax import use
 from vivit_jax.architecture import Preprocessing
 from vivit_jax.checkpoints.training import Checkpoints
@@ -30,18 +29,6 @@ from vivit_jax.training.loop import evaluate
 from vivit_jax.training.run import claim, open_run
 
 HEADS = {"verb": 3, "noun": 7}
-
-
-def run(*given, cache: Path):
-    """Predicts in a process of its own, which keeps what it compiles in `cache`."""
-    command = [sys.executable, "-m", "vivit_jax.main", *map(str, given)]
-    where = dict(cwd=runs.REPOSITORY, env=runs.environment(XDG_CACHE_HOME=str(cache)), timeout=300)
-    return subprocess.run(command, capture_output=True, text=True, **where)
-
-
-def fed(model, **changes):
-    model.preprocessing = Preprocessing(**{"num_frames": 4, "stride": 2.0, "image_size": (32, 32), **changes})
-    return model
 
 
 def test_it_is_what_the_preprocessing_says(tmp_path):
@@ -124,6 +111,19 @@ def test_several_heads_and_models_without_labels(tmp_path):
     assert sum(p for _, p in found["verb"]) == pytest.approx(1, abs=1e-5) and found["noun"][0][0] in "defghij"
 
 
+def test_preprocessing_comes_with_the_checkpoint(tmp_path):
+    """And follows what is asked for; the crop stays the same part of the picture."""
+    model = fed(make("timesformer_b"), resize=36, stride=3.0, sampling="span", short_clips="hold")
+    vivit_jax.save_pretrained(model, tmp_path)
+    assert vivit_jax.load_model(tmp_path).preprocessing == model.preprocessing
+    larger = vivit_jax.load_model(tmp_path, num_frames=8, image_size=64).preprocessing
+    assert larger == dataclasses.replace(model.preprocessing, num_frames=8, image_size=(64, 64), resize=72)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in values.items() if k != "vivit_jax"}))
+    theirs = vivit_jax.load_model(tmp_path).preprocessing  # as transformers wrote it
+    assert (theirs.resize, theirs.sampling, theirs.num_frames) == (36, "span", 4)
+
+
 def test_ranking_keeps_to_the_labels_that_fit():
     scores = {"head": np.array([0.2, 0.5, 0.3])}
     assert ranked(scores, ("a", "b", "c"), 2) == {"head": [("b", 0.5), ("c", 0.3)]}
@@ -156,7 +156,7 @@ def test_a_folder_to_json_lines(saved, tmp_path):
     """In the words of `predict`; what cannot be read is a record, the others go on, and the exit status tells."""
     root, model = saved
     given = ["--mode=predict", f"--input={root / 'videos'}", f"--checkpoint={root / 'model'}", "--top_k=2"]
-    result = run(*given, f"--output={tmp_path / 'out.jsonl'}", "--verbose", cache=root / "cache")
+    result = runs.use(*given, f"--output={tmp_path / 'out.jsonl'}", "--verbose", cache=root / "cache")
     assert runs.error_line(result) == "error: 1 of 4 videos could not be read"
     records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [Path(record["video"]).name for record in records] == ["0.mp4", "1.avi", "2.mkv", "torn.mp4"]
@@ -175,7 +175,7 @@ def test_a_folder_to_json_lines(saved, tmp_path):
 def test_windows_to_lines_and_a_timeline(saved, tmp_path):
     root, _ = saved
     given = [f"--input={root / 'videos' / '[0t]*.mp4'}", f"--checkpoint={root / 'model'}", "--window_seconds=0.8"]
-    result = run("--mode=predict", *given, f"--output={tmp_path / 'out.jsonl'}", cache=root / "cache")
+    result = runs.use("--mode=predict", *given, f"--output={tmp_path / 'out.jsonl'}", cache=root / "cache")
     assert "1 of 2" in runs.error_line(result)
     record = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
     assert [(window["start"], window["end"]) for window in record["windows"]] == [(0, 0.8), (0.4, 1.2)]
@@ -192,21 +192,21 @@ def test_windows_to_lines_and_a_timeline(saved, tmp_path):
 def test_a_run_predicts_what_it_evaluates(data_dir, tmp_path):
     """The views of its evaluation, of its dataset's own videos: the loss is the same."""
     config, workdir = runs.config(data_dir, evaluation__clips=2, data__eval_resize=40), tmp_path / "run"
-    run_here = open_run(config, workdir)
+    trained = open_run(config, workdir)
     claim(workdir, config)
-    state = run_here.new_state()
+    state = trained.new_state()
     noise = lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape)  # noqa: E731
     checkpoints = Checkpoints(workdir, 1)
-    checkpoints.save(1, state | {"params": jax.tree.map(noise, state["params"])}, run_here.data())
+    checkpoints.save(1, state | {"params": jax.tree.map(noise, state["params"])}, trained.data())
     checkpoints.close()
     evaluate(config, workdir)
-    source, names = run_here.dataset.source("validation"), run_here.dataset.class_names
+    source, names = trained.dataset.source("validation"), trained.dataset.class_names
     for index in range(len(source)):
         folder = tmp_path / "videos" / names[source[index]["label"]]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{index}.mp4").write_bytes(source[index]["video"])
     given = [f"--input={tmp_path / 'videos'}", f"--workdir={workdir}", "--top_k=0", f"--output={tmp_path / 'x.jsonl'}"]
-    result = run("--mode=predict", *given, cache=tmp_path / "cache")
+    result = runs.use("--mode=predict", *given, cache=tmp_path / "cache")
     assert result.returncode == 0, result.stderr
     losses = []
     for record in map(json.loads, (tmp_path / "x.jsonl").read_text().splitlines()):
@@ -239,4 +239,4 @@ def test_a_config_beside_a_workdir_says_the_views(data_dir, tmp_path):
     ],
 )
 def test_mistakes_are_one_line(given, message, tmp_path):
-    assert message in runs.error_line(run("--mode=predict", *given, cache=tmp_path))
+    assert message in runs.error_line(runs.use("--mode=predict", *given, cache=tmp_path))

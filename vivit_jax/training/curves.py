@@ -16,7 +16,14 @@ def plot(workdir: Path) -> Path:
     Raises:
       UserError: there is no log, or matplotlib, the extra `plots`, is missing.
     """
-    curves = read_curves(workdir)
+    figure, path = draw(read_curves(workdir), str(workdir)), workdir / "plot.png"
+    with disk_space(lambda: f"--workdir: the disk is full at {workdir}; free some space and start again"):
+        save(figure, path)
+    return path
+
+
+def draw(curves: dict[str, list[tuple[int, float]]], title: str) -> Any:
+    """A matplotlib Figure: losses on the left, accuracies on the right."""
     figure = new_figure(12, 4.5, "--mode=plot")
     for axes, of, ylabel in zip(figure.subplots(1, 2), (is_loss, is_accuracy), ("loss", "accuracy"), strict=True):
         for name, points in curves.items():
@@ -29,11 +36,8 @@ def plot(workdir: Path) -> Path:
             axes.legend(fontsize="small")
     figure.axes[0].set_ylim(bottom=0)
     figure.axes[1].set_ylim(0, 1.02)
-    figure.suptitle(str(workdir), fontsize="small")
-    path = workdir / "plot.png"
-    with disk_space(lambda: f"--workdir: the disk is full at {workdir}; free some space and start again"):
-        save(figure, path)
-    return path
+    figure.suptitle(title, fontsize="small")
+    return figure
 
 
 def is_loss(name: str) -> bool:
