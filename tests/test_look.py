@@ -13,6 +13,7 @@ from models import fed, make
 from vivit_jax import save_pretrained
 from vivit_jax.errors import UserError
 from vivit_jax.evaluation import visualize
+from vivit_jax.files import distinct_stems
 from vivit_jax.training import curves
 
 
@@ -58,6 +59,11 @@ def test_frames_lie_under_their_own_attention(tmp_path, monkeypatch, case):
     top = np.unravel_index(np.flatnonzero(bright == bright.max()), bright.shape)
     assert {*top[0]} == {*range(4 - 4 // t, 4)} and {*top[1]} == {*range(8, 16)} and {*top[2]} == {*range(16, 24)}
     assert len(top[0]) == 4 // t * 64
+
+
+def test_names_do_not_collide():
+    names = distinct_stems(["a/clip.v1.mp4", "b/clip.v1.avi", "c/clip.v1.mkv", "d/x.mp4"])
+    assert list(names.values()) == ["clip.v1", "clip.v1_2", "clip.v1_3", "x"]
 
 
 def test_tiles():

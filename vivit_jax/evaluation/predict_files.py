@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 from vivit_jax.data.video_reader import VideoReader, Views
 from vivit_jax.errors import UserError, disk_space
 from vivit_jax.figures import new_figure
-from vivit_jax.files import replacing
+from vivit_jax.files import distinct_stems, replacing
 
 if TYPE_CHECKING:  # imports JAX
-    from vivit_jax.evaluation.predict import Forward, Prediction
+    from vivit_jax.evaluation.predict import Forward
 
 
 class Stages:
@@ -64,17 +64,20 @@ def predict_files(
             from vivit_jax.checkpoints.pretrained import open_model
             from vivit_jax.compiled import keep_compiled, user_cache
             from vivit_jax.evaluation import predict
+            from vivit_jax.evaluation.timeline import draw_timeline
         keep_compiled(user_cache())
         checkpoint, target = open_model(source)
         found = predict.ahead(stages.timed("decode", predict.pieces(reader, videos, target.preprocessing, views)))
         forward = _load(checkpoint, target, stages)
-        timelines = Timelines(target.labels, top_k, output)
+        names, folder = distinct_stems(videos), output.parent if output else Path(".")
         with _lines(output) as lines:
             for prediction in predict.predictions(found, forward, views):
                 failed += bool(prediction.error)
                 record = prediction.record(target.labels, top_k)
                 if views.window_seconds is not None and not prediction.error:
-                    record["timeline"] = timelines.draw(prediction)
+                    picture = folder / f"{names[prediction.video]}_timeline.png"
+                    draw_timeline(prediction, target.labels, top_k or 10, picture)
+                    record["timeline"] = str(picture)
                 for line in [json.dumps(record)] if output else describe(record):
                     print(line, file=lines, flush=True)
     if verbose:
@@ -120,26 +123,6 @@ def _lines(output: Path | None) -> Iterator[TextIO]:
                 yield lines
         except PermissionError as error:
             raise UserError(f"--output: {output} cannot be written: {error.strerror}") from error
-
-
-class Timelines:
-    """Pictures beside the output, or in the current folder, named after the videos."""
-
-    def __init__(self, labels: Any, top_k: int, output: Path | None):
-        self.labels, self.top_k, self.folder = labels, top_k, output.parent if output else Path(".")
-        self.used: set[Path] = set()
-
-    def draw(self, prediction: "Prediction") -> str:
-        from vivit_jax.evaluation.timeline import draw_timeline
-
-        stem, number = Path(prediction.video).stem, 1
-        path = self.folder / f"{stem}_timeline.png"
-        while path in self.used:  # of videos of one name in several folders
-            number += 1
-            path = self.folder / f"{stem}_{number}_timeline.png"
-        self.used.add(path)
-        draw_timeline(prediction, self.labels, self.top_k or 10, path)
-        return str(path)
 
 
 def describe(record: dict[str, Any]) -> Iterator[str]:

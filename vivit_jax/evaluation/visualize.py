@@ -19,7 +19,7 @@ from vivit_jax.errors import UserError, disk_space
 from vivit_jax.evaluation.predict import ranked, spoken
 from vivit_jax.evaluation.rollout import head_maps, rollout
 from vivit_jax.figures import new_figure, save
-from vivit_jax.files import replacing
+from vivit_jax.files import distinct_stems, replacing
 from vivit_jax.models.tokenizers import uniform_frames
 from vivit_jax.models.video_transformer import VideoTransformer
 
@@ -41,6 +41,7 @@ def look(
     folder: str | Path,
     *,
     layer: int = -1,
+    name: str | None = None,
     reader: VideoReader | None = None,
 ) -> list[Path]:
     """Draws the attention rollout and every head of a layer over the frames of the middle clip of a video.
@@ -49,6 +50,7 @@ def look(
       folder: where `NAME_rollout.png` and `.mp4`, and for each of the layer's attentions `NAME_heads_AXES.png` and
         `.mp4` are written; it is made where it does not exist.
       layer: whose heads are drawn; of the factorized encoder, one of the spatial encoder.
+      name: NAME; by default the video's.
     Returns:
       The files.
     Raises:
@@ -56,7 +58,7 @@ def look(
     """
     if reader is None:
         with VideoReader() as reader:
-            return look(model, video, folder, layer=layer, reader=reader)
+            return look(model, video, folder, layer=layer, name=name, reader=reader)
     new_figure(1, 1, "look")  # says at once that matplotlib is missing
     feeding, path, folder = model.preprocessing, str(video), Path(folder)
     facts = reader.facts(path)
@@ -68,18 +70,18 @@ def look(
     rate = max(facts.fps / max(float(np.median(np.diff(frames))), 1.0), 1.0) if len(frames) > 1 else 1.0
     if model.config.sampled_frames:
         clip = clip[:, uniform_frames(clip.shape[1], model.config.sampled_frames)]
-    drawn = {"rollout": rolled[0][None]} | {f"heads_{axes}": of[0] for axes, of in heads.items()}
-    titles = {"rollout": "rollout"} | {f"heads_{axes}": f"layer {layer}, {axes}, by head" for axes in heads}
+    maps = {"rollout": rolled[0][None]} | {f"heads_{axes}": of[0] for axes, of in heads.items()}
+    start, title = f"{name or Path(path).stem}_", f"{Path(path).name}: {said}"
     paths = []
     with disk_space(lambda: f"the disk is full at {folder}; free some space and start again"):
         folder.mkdir(parents=True, exist_ok=True)
-        for name, maps in drawn.items():
-            where = folder / f"{Path(path).stem}_{name}"
-            overlays = [overlaid(clip[0], of_head) for of_head in maps]
-            shown = [clip[0], *overlays] if name == "rollout" else overlays
-            strip(shown, model.config.tubelet_size, f"{titles[name]}: {path}, {said}", where.with_suffix(".png"))
-            write_mp4(tiled(shown), rate, where.with_suffix(".mp4"))
-            paths += [where.with_suffix(".png"), where.with_suffix(".mp4")]
+        for kind, of_kind in maps.items():
+            shown = [overlaid(clip[0], of_head) for of_head in of_kind]
+            shown = [clip[0], *shown] if kind == "rollout" else shown
+            paths += [folder / f"{start}{kind}.png", folder / f"{start}{kind}.mp4"]
+            line = kind if kind == "rollout" else f"{kind.replace('_', ' ')} of layer {layer}, a row each"
+            strip(shown, model.config.tubelet_size, f"{title}\n{line}", paths[-2])
+            write_mp4(tiled(shown), rate, paths[-1])
     return paths
 
 
@@ -106,7 +108,7 @@ def strip(rows: Sequence[np.ndarray], tubelet_size: int, title: str, path: Path)
         for axis, frame in zip(axes, row[steps], strict=True):
             axis.imshow(frame)
             axis.set_axis_off()
-    figure.suptitle(title, fontsize="small")
+    figure.suptitle(title, fontsize="small", wrap=True)
     save(figure, path)
 
 
@@ -138,13 +140,13 @@ def look_at_files(source: str, videos: list[str], folder: Path, layer: int, time
     """
     new_figure(1, 1, "--mode=look")  # says at once that matplotlib is missing
     keep_compiled(user_cache())
-    failed = 0
+    failed, names = 0, distinct_stems(videos)
     with VideoReader(time_limit) as reader:
         reader.start()
         model = load_model(source)
         for video in videos:
             try:
-                paths = look(model, video, folder, layer=layer, reader=reader)
+                paths = look(model, video, folder, layer=layer, name=names[video], reader=reader)
             except UserError as error:
                 failed += 1
                 print(error, flush=True)
