@@ -4,6 +4,7 @@ import jax
 from flax import nnx
 
 import vivit_jax
+from vivit_jax.architecture import Preprocessing
 
 TINY = dict(num_frames=4, image_size=32, patch_size=8, width=24, num_layers=2, num_heads=4, mlp_dim=32)
 MODELS = {  # every scheme, by its name in a model's name or by an override
@@ -40,6 +41,12 @@ def randomize(model, seed=0):
 def make(case, classes=5, **overrides):
     name, fields = ALL[case]
     return randomize(vivit_jax.create_model(name, classes, **TINY | fields | overrides))
+
+
+def fed(model, **changes):
+    """The model with a preprocessing for what it is made for."""
+    model.preprocessing = Preprocessing(**{"num_frames": 4, "stride": 2.0, "image_size": (32, 32), **changes})
+    return model
 
 
 def video(batch=2, frames=4, height=32, width=32, seed=1):

@@ -75,11 +75,15 @@ def environment(**variables: str) -> dict[str, str]:
     return os.environ | {"XLA_FLAGS": fast, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"} | variables
 
 
-def run(arguments: list[str], **kwargs) -> subprocess.CompletedProcess:
+def run(arguments: list[str], variables: dict[str, str] | None = None, **kwargs) -> subprocess.CompletedProcess:
     """Runs a command of the package to its end."""
-    return subprocess.run(
-        arguments, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=300, **kwargs
-    )
+    options = dict(cwd=REPOSITORY, env=environment(**variables or {}), capture_output=True, text=True, timeout=300)
+    return subprocess.run(arguments, **options | kwargs)
+
+
+def use(*flags: str, cache: Path) -> subprocess.CompletedProcess:
+    """A verb for trained models, which keeps what it compiles in `cache`."""
+    return run([sys.executable, "-m", "vivit_jax.main", *flags], {"XDG_CACHE_HOME": str(cache)})
 
 
 def error_line(result: subprocess.CompletedProcess) -> str:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -62,10 +63,18 @@ def test_who_asks_for_too_much_memory_gets_none():
     assert result is None and isinstance(error, MemoryError)
 
 
-def test_a_main_module_without_a_guard_is_said(tmp_path):
-    program = "from vivit_jax.data import workers\nlist(workers.run(len, ['ab'], 1, 5.0))\n"
-    (tmp_path / "unguarded.py").write_text(program)
-    result = subprocess.run(
-        [sys.executable, str(tmp_path / "unguarded.py")], capture_output=True, text=True, timeout=60
-    )
+def unguarded(tmp_path, program):
+    (tmp_path / "unguarded.py").write_text(f"from vivit_jax.data import workers\n{program}\n")
+    script = [sys.executable, str(tmp_path / "unguarded.py")]
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.run(script, env=here, capture_output=True, text=True, timeout=60)
+
+
+def test_a_main_module_needs_no_guard(tmp_path):
+    result = unguarded(tmp_path, "print(list(workers.run(len, ['ab'], 1, 5.0)))")
+    assert (result.returncode, result.stdout) == (0, "[('ab', 2, None)]\n"), result.stderr
+
+
+def test_unless_the_function_is_its_own(tmp_path):
+    result = unguarded(tmp_path, "def f(x):\n    return x\nlist(workers.run(f, ['ab'], 1, 5.0))")
     assert result.returncode != 0 and "is the main module guarded by __name__?" in result.stderr

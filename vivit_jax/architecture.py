@@ -1,6 +1,6 @@
 """What a video transformer is made of: one frozen, validated description for every model of both papers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from vivit_jax.errors import UserError
@@ -19,6 +19,10 @@ Attention = Literal[
     "local_global",  # TimeSformer L+G
     "axial",  # TimeSformer T+W+H
 ]
+# Which frames: stride apart (ViViT), spread over stride x num_frames frames (TimeSformer as released), one of each of
+# num_frames parts of the video (TSN), or the whole video evenly.
+Sampling = Literal["strided", "span", "segments", "whole"]
+ShortClips = Literal["loop", "hold"]  # what follows the last frame of a clip that is too short
 WITHOUT_CLS = ("factorized_self_attention", "factorized_self_attention_time_space", "factorized_dot_product")
 
 
@@ -138,8 +142,17 @@ class Preprocessing:
     """How to feed a model: `(pixel / 255 - mean) / std` on `num_frames` frames, every `stride`-th one."""
 
     num_frames: int
-    stride: float  # frames between two that are kept
+    stride: float  # frames between two that are kept; 0: as target_fps says
     image_size: tuple[int, int]
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     channel_order: Literal["RGB", "BGR"] = "RGB"
+    resize: int = 0  # pixels of the short side before the crop; 0: those of the crop
+    target_fps: float = 0.0  # kept frames per second of video, whatever its own rate
+    sampling: Sampling = "strided"
+    short_clips: ShortClips = "loop"
+
+    def resized_to(self, num_frames: int, image_size: tuple[int, int]) -> "Preprocessing":
+        """The same for clips of another size; the crop stays the same part of the picture."""
+        scale = min(image_size) / min(self.image_size)
+        return replace(self, num_frames=num_frames, image_size=image_size, resize=round(self.resize * scale))

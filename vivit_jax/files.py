@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,16 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def distinct_stems(paths: Iterable[str]) -> dict[str, str]:
+    """Names by path, without folder and suffix, and numbered where several would be the same."""
+    names, used = {}, set[str]()
+    for path in paths:
+        stem = Path(path).stem
+        names[path] = next(name for n in count(1) if (name := f"{stem}_{n}" if n > 1 else stem) not in used)
+        used.add(names[path])
+    return names
 
 
 def write_bytes(path: Path, data: bytes) -> None:

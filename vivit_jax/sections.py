@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vivit_jax.architecture import ModelConfig
+from vivit_jax.architecture import ModelConfig, Sampling, ShortClips
 from vivit_jax.schema import check
 from vivit_jax.variants import model_config
 
@@ -33,12 +33,10 @@ class Data:
     data_dir: str = field(default="data", metadata={"resume": True})
     generator: Literal["", "motion"] = ""  # renders and ingests the dataset where it does not exist yet
     train_split: str = "train"
-    # Which frames: stride apart (ViViT), spread over stride x num_frames (TimeSformer as released), one of each of
-    # num_frames parts of the video (TSN), or the whole video evenly.
-    sampling: Literal["strided", "span", "segments", "whole"] = "strided"
+    sampling: Sampling = "strided"
     stride: float = 2.0  # frames between two that are kept; 0: as target_fps says
     target_fps: float = 0.0  # kept frames per second of video, whatever its own rate
-    short_clips: Literal["loop", "hold"] = "loop"  # what follows the last frame of a clip that is too short
+    short_clips: ShortClips = "loop"
     crop: Literal["resized", "jitter"] = "resized"  # Inception's, or at a random scale
     crop_area: tuple[float, float] = (0.3, 1.0)  # resized: part of the picture
     crop_aspect: tuple[float, float] = (0.75, 4 / 3)  # resized: width to height

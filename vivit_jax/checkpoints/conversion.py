@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from vivit_jax.architecture import Labels, ModelConfig, Preprocessing
 from vivit_jax.errors import UserError
 
+Which = int | Literal["latest", "best"]  # of a workdir's checkpoints
 Tensors = Mapping[str, Callable[[], np.ndarray]]  # names and how to read each; nothing is read before it is asked for
 
 

@@ -104,7 +104,7 @@ def _processor(model: VideoTransformer, model_type: str) -> dict[str, Any]:
     return {
         "image_processor_type": "VivitImageProcessor" if model_type == "vivit" else "VideoMAEImageProcessor",
         "do_resize": True,
-        "size": {"shortest_edge": min(height, width)},
+        "size": {"shortest_edge": feeding.resize or min(height, width)},
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
         "do_rescale": True,

@@ -116,4 +116,6 @@ def feeding(directory: Path, model_type: str, config: ModelConfig) -> Preprocess
     if values.get("do_normalize", True):
         mean, std = np.asarray(values.get("image_mean", (0.5,) * 3)), np.asarray(values.get("image_std", (0.5,) * 3))
     folded = (float(x) for x in (mean + shift) / scale), (float(x) for x in std / scale)
-    return dataclasses.replace(found, mean=tuple(folded[0]), std=tuple(folded[1]))
+    size = values.get("size")
+    resize = size.get("shortest_edge", found.resize) if isinstance(size, dict) else found.resize
+    return dataclasses.replace(found, mean=tuple(folded[0]), std=tuple(folded[1]), resize=int(resize))

@@ -3,6 +3,7 @@
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vivit_jax.architecture import ModelConfig
-from vivit_jax.checkpoints import huggingface, image_vit, scenic, timesformer, workdir
-from vivit_jax.checkpoints.conversion import Checkpoint, read
+from vivit_jax.checkpoints import huggingface, image_vit, scenic, timesformer
+from vivit_jax.checkpoints.conversion import Checkpoint, Which, read
 from vivit_jax.checkpoints.parameters import abstract_model, filled, paths
 from vivit_jax.errors import UserError
 from vivit_jax.models.initializers import Keys
@@ -26,7 +27,7 @@ FREE += ("stochastic_depth", "dtype", "scan", "remat", "embedding_initializer", 
 
 
 def load_model(
-    source: str | Path, *, ignore: Sequence[str] = (), step: workdir.Which = "latest", seed: int = 0, **overrides: Any
+    source: str | Path, *, ignore: Sequence[str] = (), step: Which = "latest", seed: int = 0, **overrides: Any
 ) -> VideoTransformer:
     """Loads a checkpoint of any of the formats that are known, which it recognizes.
 
@@ -42,11 +43,25 @@ def load_model(
       UserError: (a ValueError) the source is none of these, cannot be read, does not fill the model or is not used up
         by it, or an override cannot be honored; one message that names all that is wrong.
     """
+    checkpoint, target = open_model(source, step=step, **overrides)
+    return read_model(checkpoint, target, ignore=ignore, seed=seed)
+
+
+def open_model(source: str | Path, *, step: Which = "latest", **overrides: Any) -> tuple[Checkpoint, VideoTransformer]:
+    """A checkpoint, and the structure of the model that `load_model` makes of it; its weights are not read yet."""
     checkpoint = open_checkpoint(source, step, overrides)
     if not checkpoint.exact:
         raise UserError(f"{source}: its second, distillation token has no counterpart here; only init_from can use it")
     config = _target(checkpoint, overrides)
-    target = abstract_model(config, checkpoint)
+    fed = checkpoint.preprocessing.resized_to(config.num_frames, config.image_size)
+    return checkpoint, abstract_model(config, replace(checkpoint, preprocessing=fed))
+
+
+def read_model(
+    checkpoint: Checkpoint, target: VideoTransformer, *, ignore: Sequence[str] = (), seed: int = 0
+) -> VideoTransformer:
+    """`target` of `open_model`, with its weights."""
+    config = target.config
     own = target if config == checkpoint.config else abstract_model(checkpoint.config, checkpoint)
     shapes = {path: x.shape for path, x in paths(target).items()}
 
@@ -58,9 +73,7 @@ def load_model(
     return filled(target, arrays)
 
 
-def open_checkpoint(
-    source: str | Path, step: workdir.Which = "latest", given: Mapping[str, Any] | None = None
-) -> Checkpoint:
+def open_checkpoint(source: str | Path, step: Which = "latest", given: Mapping[str, Any] | None = None) -> Checkpoint:
     """Recognizes a checkpoint; its weights are not read yet. `given` says what some formats leave open."""
     given, path = given or {}, Path(source)
     if path.is_dir():
@@ -72,8 +85,10 @@ def open_checkpoint(
     raise UserError(f"{source}: is no file, no directory, and no id of the Hugging Face Hub (OWNER/NAME)")
 
 
-def _open_directory(path: Path, name: str, step: workdir.Which) -> Checkpoint:
+def _open_directory(path: Path, name: str, step: Which) -> Checkpoint:
     if (path / "checkpoints").is_dir() and (path / "config.json").exists():
+        from vivit_jax.checkpoints import workdir  # Orbax is needed for nothing else
+
         return workdir.open_checkpoint(path.absolute(), step)
     if (path / "config.json").exists():
         return huggingface.open_checkpoint(path, name)

@@ -1,21 +1,21 @@
 """Checkpoints of our own runs, as a source of weights."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from vivit_jax.checkpoints.conversion import Checkpoint
+from vivit_jax.architecture import ModelConfig, Preprocessing
+from vivit_jax.checkpoints.conversion import Checkpoint, Which
 from vivit_jax.checkpoints.training import saved_steps
-from vivit_jax.config import from_dict
+from vivit_jax.config import Config, from_dict
 from vivit_jax.errors import UserError
 from vivit_jax.variants import preprocessing
-
-Which = int | Literal["latest", "best"]
 
 
 def open_checkpoint(workdir: Path, which: Which) -> Checkpoint:
@@ -38,7 +38,15 @@ def open_checkpoint(workdir: Path, which: Which) -> Checkpoint:
     model = config.model.architecture(counts)
     flat = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in jax.tree.leaves_with_path(params)}
     tensors = {name: lambda x=x: x for name, x in flat.items()}
-    return Checkpoint(str(workdir), model, preprocessing(config.model.name, model), labels, (), tensors)
+    return Checkpoint(str(workdir), model, _preprocessing(config, model), labels, (), tensors)
+
+
+def _preprocessing(config: Config, model: ModelConfig) -> Preprocessing:
+    """What the run evaluates on."""
+    data = config.data
+    seen = dict(stride=data.stride, target_fps=data.target_fps, resize=data.eval_resize)
+    seen |= dict(sampling=data.sampling, short_clips=data.short_clips)
+    return replace(preprocessing(config.model.name, model), **seen)
 
 
 def _params(path: Path) -> Any:

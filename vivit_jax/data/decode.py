@@ -109,7 +109,7 @@ def _pixels(frames: Iterator[tuple[int, Any]], wanted: Collection[int], size, bo
         if time.monotonic() > deadline:
             raise DecodeError("too_slow")
         if number in wanted:
-            graph = graph or _graph(frame, size, box)
+            graph = graph or picture_graph(frame, size, box)
             frame.pts, frame.time_base = number, Fraction(1, 1000)
             graph.push(frame)
             yield number, graph.pull().to_ndarray()
@@ -117,7 +117,7 @@ def _pixels(frames: Iterator[tuple[int, Any]], wanted: Collection[int], size, bo
             return
 
 
-def _graph(frame, size, box) -> Any:
+def picture_graph(frame, size, box) -> Any:
     """Crop and resize in YUV, and only then convert: faster in libswscale than both at once."""
     if max(frame.height, frame.width) > MAX_SIDE:
         raise DecodeError("too_large")

@@ -80,7 +80,7 @@ class Reader(abc.ABC):
 
     def timing(self, example: dict[str, Any]) -> tuple[float, str, str]:
         data = self.data
-        stride = data.stride or max(example["fps"] / data.target_fps, 1e-6)
+        stride = sampling.frames_apart(data.stride, data.target_fps, example["fps"])
         return stride, data.sampling, data.short_clips
 
 

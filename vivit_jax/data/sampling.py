@@ -16,6 +16,11 @@ def clip_offsets(num_frames: int, stride: float, rule: str = "strided") -> np.nd
     return np.floor(np.arange(num_frames) * stride).astype(np.int64)
 
 
+def frames_apart(stride: float, target_fps: float, fps: float) -> float:
+    """From one frame of a clip to the next, in a video of that rate; a stride of 0 is as `target_fps` says."""
+    return stride or max(fps / target_fps, 1e-6)
+
+
 def segment_bounds(total: int, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
     """First and last frame of each of `num_frames` equal parts of a video (TSN; the released TimeSformer's on SSv2)."""
     edges = np.round(np.arange(num_frames + 1) * (total - 1) / num_frames).astype(np.int64)

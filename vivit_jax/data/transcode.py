@@ -59,8 +59,10 @@ def transcode(path: str | Path, short_side: int, storage: Storage = "h264", seco
     with opened(path) as (source, stream):
         rate, frames = frame_rate(stream), Counted(part_of(source, stream, seconds))
         make = {"h264": _h264, "jpeg": _jpeg}[storage]
-        first, resized = peek(_resized(iter(frames), short_side, {"h264": "yuv420p", "jpeg": "rgb24"}[storage]))
-        video, sizes = make(resized, rate, first)
+        first, rest = peek(iter(frames))
+        size = stored_size(*upright_size(first), short_side)
+        first, pictures = peek(resized(rest, size, {"h264": "yuv420p", "jpeg": "rgb24"}[storage]))
+        video, sizes = make(pictures, rate, first)
         check_count(source, stream, frames.count, seconds)
     return Clip(video, frames.count, float(rate), first.height, first.width, sizes)
 
@@ -97,27 +99,25 @@ def _check_bytes(size: int) -> None:
         raise TranscodeError(f"more than {MAX_BYTES >> 20} MiB, re-encoded")
 
 
-def _resized(frames: Iterator, short_side: int, pixel_format: str) -> Iterator:
-    """Frames upright, in one size with even sides."""
+def resized(frames: Iterator, size: tuple[int, int], pixel_format: str) -> Iterator:
+    """Frames upright, in one size: width and height."""
     graph: Any = None
-    shape, size = None, None
+    shape = None
     for frame in frames:
         if (frame.width, frame.height, frame.format.name) != shape:  # it may change on the way
             shape = frame.width, frame.height, frame.format.name
-            size = size or _target(frame, short_side)
             graph = _graph(frame, size, pixel_format)
         frame.pts = None
         graph.push(frame)
         yield graph.pull()
 
 
-def _target(frame, short_side: int) -> tuple[int, int]:
-    width, height = upright_size(frame)
+def stored_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """Width and height, even, with the shorter side reduced to `short_side` pixels."""
     scale = min(1.0, short_side / min(width, height))
     if min(width, height) < 2:
         raise TranscodeError(f"{width} x {height} pixels")
-    width, height = (max(2, int(np.round(side * scale / 2)) * 2) for side in (width, height))
-    return width, height
+    return max(2, int(np.round(width * scale / 2)) * 2), max(2, int(np.round(height * scale / 2)) * 2)
 
 
 def _graph(frame, size: tuple[int, int], pixel_format: str):

@@ -4,10 +4,13 @@ import ctypes
 import multiprocessing
 import os
 import resource
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any
 
 MEMORY_LIMIT = 8 << 30  # bytes of address space of a process: what asks for more fails, not the machine
@@ -23,7 +26,7 @@ def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
     while True:
         try:
             item = pipe.recv()
-        except EOFError:  # the parent is gone or done
+        except (EOFError, ConnectionResetError):  # the parent is gone or done
             return
         try:
             pipe.send((function(item), None))
@@ -58,11 +61,24 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+@contextmanager
+def _hidden_main() -> Iterator[None]:
+    """What starts inside does not import the main module, whose functions it does not need: a script without a guard
+    would start itself again there."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 class _Worker:
     def __init__(self, function: Callable[[Any], Any]):
         self.pipe, theirs = _context.Pipe()
         self.process = _context.Process(target=_serve, args=(function, theirs), daemon=True)
-        self.process.start()
+        with nullcontext() if function.__module__ == "__main__" else _hidden_main():
+            self.process.start()
         theirs.close()
         self.started, self.item, self.deadline = False, None, 0.0
 
@@ -87,16 +103,22 @@ class _Worker:
             return (None, ChildProcessError("crashes the decoder")), False
 
     def end(self) -> None:
-        self.pipe.close()
         self.process.kill()
         self.process.join()
+        self.pipe.close()
 
 
 class Isolated:
-    """Calls a function in a process of its own, which is replaced when it crashes or hangs; not thread-safe."""
+    """Calls a function in a process of its own, which is replaced when it crashes or hangs; not thread-safe.
+
+    The process starts with the first call, or before it by `start`.
+    """
 
     def __init__(self, function: Callable[[Any], Any], time_limit: float):
         self.function, self.time_limit, self._worker = function, time_limit, None
+
+    def start(self) -> None:
+        self._worker = self._worker or _Worker(self.function)
 
     def __call__(self, item: Any) -> tuple[Any, Exception | None]:
         """(result, error), as of `run`."""

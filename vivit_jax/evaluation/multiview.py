@@ -13,19 +13,13 @@ from tqdm import tqdm
 from vivit_jax.config import Config
 from vivit_jax.data.augment import normalize, to_float
 from vivit_jax.data.pipeline import evaluation_batches
+from vivit_jax.evaluation.views import average_views
 from vivit_jax.training.dropped import Dropped
 from vivit_jax.training.losses import cross_entropy
 from vivit_jax.training.sharding import on_mesh, own_rows, replicated, state_sharding, to_devices
 from vivit_jax.training.step import count_faults
 
 Sums = dict[str, Any]
-
-
-def average_views(logits: jax.Array, how: str) -> jax.Array:
-    """[B, views, K] logits -> [B, K] log-probabilities or logits, the mean over the views."""
-    if how == "logits":
-        return logits.mean(1)
-    return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=1) - jnp.log(logits.shape[1])
 
 
 def joint(scores: Any, labels: Any) -> tuple[jax.Array, jax.Array]:

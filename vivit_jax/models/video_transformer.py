@@ -55,6 +55,17 @@ class VideoTransformer(nnx.Module):
             }
         )
 
+    @property
+    def labels(self) -> Labels | None:
+        by_head = dict(self._labels or ())
+        return by_head.get("", by_head) or None
+
+    @labels.setter
+    def labels(self, labels: Labels | None) -> None:
+        by_head = labels if isinstance(labels, dict) else {"": labels or ()}
+        # Tuples, because what a module holds beside its parameters is hashed when it is compiled.
+        self._labels = tuple((head, tuple(names)) for head, names in by_head.items())
+
     def __call__(
         self, video: jax.Array | np.ndarray, *, key: jax.Array | None = None, return_taps: bool | str = False
     ) -> Any:

@@ -10,21 +10,21 @@ from vivit_jax.planning.plan import Plan, make_plan
 from vivit_jax.planning.search import fastest, flags
 
 
-def run(config: Config, topology: str, step: Any, json_path: str, hlo_path: str, search: bool) -> None:
+def report(config: Config, topology: str, step: Any, json: Path | None, hlo: Path | None, *, search: bool) -> None:
     """Plans, prints, and writes what was asked for.
 
     Raises:
       UserError: there is no such slice, or the config does not fit on its devices.
     """
-    plan = make_plan(config, topology, step, Path(hlo_path) if hlo_path else None)
+    plan = make_plan(config, topology, step, hlo)
     if search:
-        config, plan = fastest(config, plan, hlo_path)
+        config, plan = fastest(config, plan, hlo)
     for line in lines(plan):
         print(line)
     if search:
         print("\nThe fastest that fits: " + " ".join(flags(config)))
-    if json_path:
-        write_json(Path(json_path), plan.as_dict() | ({"flags": flags(config)} if search else {}))
+    if json:
+        write_json(json, plan.as_dict() | ({"flags": flags(config)} if search else {}))
 
 
 def lines(plan: Plan) -> Iterator[str]:

@@ -11,14 +11,14 @@ from vivit_jax.errors import UserError
 from vivit_jax.planning.plan import Plan, make_plan
 
 
-def fastest(config: Config, plan: Plan, hlo_path: str) -> tuple[Config, Plan]:
+def fastest(config: Config, plan: Plan, hlo: Path | None) -> tuple[Config, Plan]:
     """Changes one thing after another, and keeps what makes the step faster and fits.
 
-    The batch stays what the recipe says; what changes is how it is split and what is kept of it. Plans are compared by the
-    compiler's estimate and the collectives' least time together, since how much of it is hidden is not known.
+    The batch stays what the recipe says; what changes is how it is split and what is kept of it. Plans are compared
+    by the compiler's estimate and the collectives' least time together: how much of it is hidden is not known.
     """
     print(f"{_summary(plan)}: as configured")
-    for options in (meshes(config, plan), remats(), scans(), parts(config)):
+    for options in (meshes(config, plan), remats(), scans(), parts(config, plan)):
         for change in options:
             candidate = changed(config, change)
             try:
@@ -29,8 +29,8 @@ def fastest(config: Config, plan: Plan, hlo_path: str) -> tuple[Config, Plan]:
             print(f"{_summary(other)}: {' '.join(flags_of(change))}{' <- better' if better else ''}", flush=True)
             if better:
                 config, plan = candidate, other
-    if hlo_path:
-        make_plan(config, plan.topology, plan.step, Path(hlo_path))
+    if hlo:
+        make_plan(config, plan.topology, plan.step, hlo)
     return config, plan
 
 
@@ -56,8 +56,10 @@ def scans() -> Iterator[Change]:
     yield from ({"model": {"scan": scan}} for scan in (False, True))
 
 
-def parts(config: Config) -> Iterator[Change]:
-    """More and fewer clips on a chip at a time."""
+def parts(config: Config, plan: Plan) -> Iterator[Change]:
+    """More and fewer clips on a chip at a time, in training."""
+    if plan.step != "train":
+        return
     for accumulate in (config.train.accumulate * 2, config.train.accumulate // 2):
         if accumulate:
             yield {"train": {"accumulate": accumulate}}

@@ -11,8 +11,8 @@ from vivit_jax.config import Config
 from vivit_jax.data.augment import augment_batch
 from vivit_jax.data.decode import FAULTS
 from vivit_jax.data.pipeline import train_batches
-from vivit_jax.errors import UserError, disk_space
-from vivit_jax.files import replacing
+from vivit_jax.errors import disk_space
+from vivit_jax.figures import new_figure, save
 from vivit_jax.training.run import open_run
 from vivit_jax.training.step import step_keys
 
@@ -55,17 +55,12 @@ def _title(target: Any, names: Labels, fault: int) -> str:
 
 
 def _draw(video: np.ndarray, titles: list[str], path: Path) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("--mode=inspect draws with matplotlib: pip install vivit_jax[plots]") from error
     shown = np.linspace(0, video.shape[1] - 1, min(video.shape[1], MAX_FRAMES)).round().astype(int)
-    figure = Figure(figsize=(1.6 * len(shown), 1.9 * len(titles)), layout="constrained")
+    figure = new_figure(1.6 * len(shown), 1.9 * len(titles), "--mode=inspect")
     axes = figure.subplots(len(titles), len(shown), squeeze=False)
     for row, clip, title in zip(axes, video, titles, strict=True):
         for axis, frame in zip(row, shown, strict=True):
             axis.imshow(np.clip(clip[frame], 0, 1), interpolation="nearest")
             axis.set_axis_off()
         row[0].set_title(title, loc="left", fontsize=9)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    save(figure, path)

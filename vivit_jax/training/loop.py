@@ -10,6 +10,7 @@ import jax
 from tqdm import tqdm
 
 from vivit_jax.checkpoints.training import Checkpoints
+from vivit_jax.compiled import keep_compiled
 from vivit_jax.config import Config
 from vivit_jax.data.pipeline import train_batches
 from vivit_jax.errors import UserError, disk_space
@@ -33,7 +34,7 @@ def train(config: Config, workdir: Path) -> None:
     """
     run = open_run(config, workdir)
     claim(workdir, config)
-    keep_compiled(workdir)
+    keep_compiled(workdir / "compiled")
     checkpoints = Checkpoints(workdir, config.train.keep)
     if run.total_steps == checkpoints.latest_step() == finished_at(workdir):
         checkpoints.close()
@@ -95,12 +96,6 @@ def _evaluate_on_the_way(run: Run, state: State, step: int, log: Log | None, eva
     progress.write(f"step {step}, {describe(split, result)}")
     if log:
         log.write(step, result, split)
-
-
-def keep_compiled(workdir: Path) -> None:
-    """Compiled programs stay in the workdir, unless JAX was told of another place: a restart begins sooner."""
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
 
 
 def finished_at(workdir: Path) -> int | None:
@@ -174,7 +169,7 @@ def evaluate(config: Config, workdir: Path) -> None:
     if not (workdir / "config.json").exists():
         raise UserError(f"--workdir: {workdir} holds no run; train one first")
     claim(workdir, config)
-    keep_compiled(workdir)
+    keep_compiled(workdir / "compiled")
     checkpoints = Checkpoints(workdir, config.train.keep)
     if checkpoints.latest_step() is None:
         raise UserError(f"--workdir: {workdir} holds no checkpoint yet")
