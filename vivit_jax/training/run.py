@@ -159,3 +159,9 @@ def claim(workdir: Path, config: Config) -> None:
             write_json(path, to_dict(config))
         except OSError as error:
             raise UserError(f"--workdir: cannot write to {workdir}: {error.strerror}") from error
+
+
+def keep_compiled(workdir: Path) -> None:
+    """Compiled programs stay in the workdir, unless JAX was told of another place: a restart begins sooner."""
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
