@@ -21,7 +21,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.files import write_json
 from vivit_jax.schema import differences
 from vivit_jax.sections import Augment
-from vivit_jax.training.optimizer import make_optimizer, make_schedule
+from vivit_jax.training.optimizer import frozen, make_optimizer, make_schedule, path_name
 from vivit_jax.training.sharding import check_batch, make_mesh, state_sharding
 from vivit_jax.training.step import State, make_state
 from vivit_jax.variants import preprocessing
@@ -102,6 +102,7 @@ def open_run(config: Config, workdir: Path) -> Run:
             f"config.model.num_classes: {_counts(model.heads)}, but {config.data.name!r} has {_counts(heads)}"
         )
     config = replace(config, augment=replace(config.augment, flip=flip_probability(config.augment, dataset)))
+    config = replace(config, optimizer=replace(config.optimizer, layer_decay=layer_decay(config)))
     mesh = make_mesh(config.mesh)
     check_batch(mesh, "train", config.train.batch_size, config.train.accumulate)
     check_batch(mesh, "evaluation", config.evaluation.batch_size)
@@ -111,6 +112,7 @@ def open_run(config: Config, workdir: Path) -> Run:
     optimizer = make_optimizer(config.optimizer, schedule)
     feeding = preprocessing(config.model.name, model)
     graph, init = make_state(config, model, feeding, optimizer)
+    check_frozen(config.optimizer.freeze, jax.eval_shape(init)["params"])
     steps = steps_per_epoch, total_steps
     weights = _weights(config, model, feeding, init) if config.init_from and not saved_steps(workdir) else {}
     return Run(config, workdir, dataset, mesh, model, feeding, *steps, schedule, optimizer, graph, init, weights)
@@ -135,6 +137,28 @@ def flip_probability(augment: Augment, dataset: VideoDataset) -> float:
     if sided and jax.process_index() == 0:
         print(f"No clip is flipped: {len(sided)} classes speak of left or right ({sided[0]!r}); config.augment.flip")
     return 0.0 if sided else 0.5
+
+
+def layer_decay(config: Config) -> float:
+    """Off where all weights are new: a deep layer would wait for shallow ones that hardly learn."""
+    decay = config.optimizer.layer_decay
+    if config.init_from or decay == 1:
+        return decay
+    if jax.process_index() == 0:
+        print(f"All layers learn alike: config.optimizer.layer_decay {decay:g} is for what config.init_from has begun")
+    return 1.0
+
+
+def check_frozen(pattern: str, params: Any) -> None:
+    """Raises UserError where `config.optimizer.freeze` names no parameter, or all of them."""
+    stay = [(path_name(path), stays) for path, stays in jax.tree.leaves_with_path(frozen(pattern, params))]
+    names = [name for name, stays in stay if stays]
+    if pattern and not names:
+        raise UserError(f"config.optimizer.freeze: {pattern!r} names no parameter; they are called as {stay[-1][0]} is")
+    if len(names) == len(stay):
+        raise UserError(f"config.optimizer.freeze: {pattern!r} names every parameter; nothing would be trained")
+    if names and jax.process_index() == 0:
+        print(f"{len(names)} of {len(stay)} parameters are frozen")
 
 
 def _weights(config: Config, model: ModelConfig, feeding: Preprocessing, init: Any) -> dict[str, Any]:
