@@ -1,7 +1,7 @@
 """A model on videos of your own, ingested under the name `mine`; set what differs by flags or in a copy.
 
 Few videos are enough where it starts from other weights: --config.init_from=facebook/timesformer-base-finetuned-k400.
-With very few, --config.optimizer.freeze='^(embedding|encoder/(blocks/[0-7]/|cls|positions))' trains the last layers alone.
+With very few, --config.optimizer.freeze='^(embedding|encoder/(blocks/[0-7]/|cls|positions))' trains the last layers.
 """
 
 from vivit_jax.config import base

@@ -48,7 +48,7 @@ def make_optimizer(config: Optimizer, schedule: optax.Schedule) -> optax.Gradien
         chain = optax.chain(*clip, *decay, sgd, *scale)
     if not config.freeze:
         return chain
-    groups = {True: optax.set_to_zero(), False: chain}
+    groups: dict[Any, optax.GradientTransformation] = {True: optax.set_to_zero(), False: chain}
     return optax.transforms.partition(groups, lambda params: frozen(config.freeze, params))
 
 
