@@ -1,7 +1,7 @@
 """python -m vivit_jax.main --config=configs/demo.py --workdir=runs/demo [--mode=train|evaluate] [--config.KEY=VALUE]
 
---mode=inspect draws a training batch as the model sees it. --mode=summary prints what the config's model costs; without
---config, what every model does.
+--mode=probe measures the features of any checkpoint. --mode=inspect draws a training batch as the model sees it.
+--mode=summary prints what the config's model costs; without --config, what every model does.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="A file of configs/, whose keys --config.KEY=VALUE sets."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives: checkpoints, logs, metrics.json.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "inspect", "summary"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "probe", "inspect", "summary"], "What to do.")
 
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of several processes; or auto.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many there are.", lower_bound=1)
@@ -39,12 +39,13 @@ def main(argv) -> None:
             "--config and --workdir are both needed, as in --config=configs/demo.py --workdir=runs/demo"
         )
     from vivit_jax import ingest
+    from vivit_jax.evaluation.probe import probe
     from vivit_jax.training import contact_sheet, loop, processes
 
     if COORDINATOR.value:
         processes.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     processes.on_first("ingest", lambda: ingest.ensure(config.data))
-    verbs = {"train": loop.train, "evaluate": loop.evaluate, "inspect": contact_sheet.inspect}
+    verbs = {"train": loop.train, "evaluate": loop.evaluate, "probe": probe, "inspect": contact_sheet.inspect}
     verbs[MODE.value](config, Path(WORKDIR.value))
 
 

@@ -125,7 +125,7 @@ class Scores:
     def save(self, path: Path, class_names: Labels) -> None:
         """An .npz of plain arrays: path, label, logits and classes (of several heads label/HEAD ...), views, ..."""
         names = jax.tree.map(np.asarray, class_names, is_leaf=lambda x: isinstance(x, tuple))
-        arrays: dict[str, Any] = _named("label", self.labels) | _named("logits", self.logits) | _named("classes", names)
+        arrays: dict[str, Any] = named("label", self.labels) | named("logits", self.logits) | named("classes", names)
         arrays |= {name: np.asarray(getattr(self, name)) for name in ("views", "average", "dropped")}
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, path=self.paths, **arrays)
@@ -140,18 +140,20 @@ def load_scores(path: str | Path) -> Scores:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-        labels, logits = (_by_head(name, arrays) for name in ("label", "logits"))
+        labels, logits = (by_head(name, arrays) for name in ("label", "logits"))
         numbers = int(arrays["views"]), str(arrays["average"]), int(arrays["dropped"])
         return Scores(arrays["path"], labels, logits, *numbers)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: is no whole file of scores ({error})") from error
 
 
-def _named(name: str, values: Any) -> dict[str, np.ndarray]:
+def named(name: str, values: Any) -> dict[str, np.ndarray]:
+    """Arrays as a file has them: `label`, or `label/verb` and `label/noun`."""
     return {f"{name}/{head}": x for head, x in values.items()} if isinstance(values, dict) else {name: values}
 
 
-def _by_head(name: str, arrays: dict[str, np.ndarray]) -> Any:
+def by_head(name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """The inverse of `named`."""
     heads = {key.removeprefix(f"{name}/"): x for key, x in arrays.items() if key.startswith(f"{name}/")}
     return heads or arrays[name]
 
