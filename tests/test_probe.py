@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,8 @@ from vivit_jax.data.decode import decode
 from vivit_jax.data.sampling import even_clips, view_boxes
 from vivit_jax.errors import UserError
 from vivit_jax.evaluation import classifiers, features
-from vivit_jax.evaluation.multiview import Pass
-from vivit_jax.evaluation.probe import Fitted, held_out, probe
+from vivit_jax.evaluation.multiview import Pass, Seen
+from vivit_jax.evaluation.probe import Fitted, _probe, held_out, probe
 from vivit_jax.sections_evaluation import Probe
 from vivit_jax.training.run import open_run
 from vivit_jax.training.sharding import make_mesh
@@ -44,7 +45,7 @@ def objective(x, labels, kernel, bias, l2, penalized):
 @pytest.mark.parametrize("standardize", [True, False])
 def test_the_optimum_is_scikit_learn_s(standardize):
     linear = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
-    x, labels = clusters()
+    x, labels = clusters(120, 12)
     rows = np.arange(len(x)) % 4 > 0  # the others weigh nothing
     deviation = x[rows].std(0) if standardize else np.ones(x.shape[1])
     deviation[3] = 1
@@ -118,13 +119,10 @@ def test_features_against_every_video_on_its_own(data_dir, checkpoint, tmp_path)
     path.write_bytes(path.read_bytes()[:500])  # torn
     extract.over = Pass(extract.config, mesh, extract.params, tmp_path, lambda params, video: video[:, 0, 0, 0, 0])
     assert extract("validation").outputs.shape == (24, 3) and path.stat().st_mtime_ns != written
-    other = features.Features(
-        features.fed_as(config, randomize(model, 1)), run.dataset, mesh, randomize(model, 1), tmp_path
-    )
-    assert other.digest != extract.digest
+    assert features.digest(randomize(model, 1)) != extract.digest
 
 
-def test_the_command_measures_a_checkpoint_and_random_weights(data_dir, checkpoint, tmp_path):
+def test_the_command_measures_a_checkpoint_and_random_weights(data_dir, checkpoint, tmp_path, capsys):
     flags = [f"--config.probe.checkpoint={checkpoint}", "--config.probe.baseline=true", "--mode=probe"]
     result = runs.run(runs.command(data_dir, tmp_path, *flags))
     assert result.returncode == 0, result.stderr
@@ -140,11 +138,12 @@ def test_the_command_measures_a_checkpoint_and_random_weights(data_dir, checkpoi
             assert found[name]["validation"][kind]["num_videos"] == 24
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").iterdir()}
     assert len(before) == 4
-    again = runs.run(runs.command(data_dir, tmp_path, *flags[::2], "--config.probe.neighbors=3"))
-    assert "A probe says little by itself" in again.stdout
+    probe(runs.config(data_dir, probe__checkpoint=str(checkpoint), probe__neighbors=3), tmp_path)
+    assert "A probe says little by itself" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "features").iterdir()}
     known = json.loads((tmp_path / "probe.json").read_text())["probe"]
-    assert known["validation"]["logistic_regression"] == found["probe"]["validation"]["logistic_regression"]
+    ours, theirs = (of["validation"]["logistic_regression"] for of in (known, found["probe"]))
+    assert ours == pytest.approx(theirs, abs=1e-4)
 
 
 def test_an_image_model_sees_frames_alone(data_dir, tmp_path):
@@ -157,24 +156,16 @@ def test_an_image_model_sees_frames_alone(data_dir, tmp_path):
 
 
 def test_several_heads_are_probed_each_and_together(tmp_path):
-    from vivit_jax.evaluation.probe import _probe
-
-    class Dataset:
-        num_classes = {"noun": 3, "verb": 2}
-
     x, labels = clusters(120, classes=6)
     heads = {"noun": labels % 3, "verb": labels // 3}
-    from vivit_jax.evaluation.multiview import Seen
+    parts = {"train": slice(0, 90), "validation": slice(90, 120)}
 
-    found = {"train": slice(0, 90), "validation": slice(90, 120)}
+    def extract(split):
+        of = {head: values[parts[split]].astype(np.int32) for head, values in heads.items()}
+        return Seen(np.arange(120).astype(str)[parts[split]], of, x[parts[split]], 0)
 
-    def of(split):
-        part = found[split]
-        return Seen(
-            np.arange(120).astype(str)[part], {k: v[part].astype(np.int32) for k, v in heads.items()}, x[part], 0
-        )
-
-    result = _probe(runs.config(tmp_path), Dataset, of, "probe")
+    dataset = SimpleNamespace(num_classes={"noun": 3, "verb": 2})
+    result = _probe(runs.config(tmp_path), dataset, extract, "probe")
     metrics = result["validation"]["logistic_regression"]
     assert set(result["heads"]) == {"noun", "verb"}
     assert metrics["top_1"] <= min(metrics["noun/top_1"], metrics["verb/top_1"]) and metrics["verb/top_1"] > 0.5

@@ -48,7 +48,7 @@ def probe(config: Config, workdir: Path) -> None:
     results: dict[str, Any] = {"checkpoint": source, "dataset": config.data.name, "frames": model.config.num_frames}
     pixels = " x ".join(map(str, model.config.image_size))
     say(
-        f"{source}: {model.config.num_frames} frames of {pixels} pixels; its own stride was {model.preprocessing.stride:g}"
+        f"{source}: {model.config.num_frames} frames of {pixels} pixels, made for stride {model.preprocessing.stride:g}"
     )
     with disk_space(lambda: f"--workdir: the disk is full at {workdir}; free some space and start again"):
         for name, one in models.items():
