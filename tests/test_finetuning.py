@@ -43,8 +43,7 @@ DEPTHS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", DEPTHS)
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("case, name", zip(DEPTHS, ("sgd", "adamw")))
 def test_layer_decay_scales_what_each_layer_learns(case, name):
     """After three steps every parameter has moved by decay^(top - depth) of what it would have without."""
     params = nnx.to_pure_dict(nnx.state(make(case), nnx.Param))
