@@ -20,6 +20,7 @@ REQUIRES = [
     "jaxtyping>=0.3,<0.4",
     "numpy>=1.26",
     "safetensors>=0.5,<1",
+    "flatbuffers>=23",  # jax.export serializes with it and does not ask for it
     "etils[epath]>=1.9,<2",
     "msgpack>=1.0,<2",
     "PyYAML>=6,<7",
@@ -48,6 +49,7 @@ setup(
             "ruff>=0.12,<1",
             "pyright>=1.1.390",
             "pre-commit>=3.7",
+            "scikit-learn>=1.4",
             *PLOTS,
             *BEAM,
         ],

@@ -6,6 +6,7 @@ from vivit_jax import recipes
 def get_config():
     config = recipes.timesformer()
     config.model.update(name="timesformer_l", num_classes=1059, remat="attention")
-    config.data.update(name="howto100m", sampling="strided", stride=32.0)
+    config.data.name = "howto100m"
+    recipes.every(config, 32)
     config.evaluation.update(clips=4, crops=1)
     return config

@@ -6,5 +6,6 @@ from vivit_jax import recipes
 def get_config():
     config = recipes.timesformer()
     config.model.update(name="timesformer_hr", num_classes=400, remat="attention")
-    config.data.update(name="kinetics400", stride=16.0, crop_short_side=(448, 512), eval_resize=448)
+    recipes.every(config, 16)
+    config.data.update(name="kinetics400", crop_short_side=(448, 512), eval_resize=448)
     return config

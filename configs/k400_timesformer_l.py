@@ -6,5 +6,6 @@ from vivit_jax import recipes
 def get_config():
     config = recipes.timesformer()
     config.model.update(name="timesformer_l", num_classes=400, remat="attention")
-    config.data.update(name="kinetics400", stride=4.0)
+    config.data.name = "kinetics400"
+    recipes.every(config, 4)
     return config

@@ -27,13 +27,18 @@ def _value(text: str) -> Any:
         return text
 
 
-def main(argv: Sequence[str]) -> None:
+def load(argv: Sequence[str]) -> tuple[Any, str]:
+    """The model that the command line speaks of, and where to write."""
     if len(argv) != 3:
         raise errors.UserError("SOURCE and TARGET are both needed, and nothing else")
     _, source, target = argv
     fields = {key: _value(value) for key, _, value in (field.partition("=") for field in FIELD.value)}
     step: Any = _value(STEP.value)
-    model = vivit_jax.load_model(source, step=step, ignore=tuple(IGNORE.value), **fields)
+    return vivit_jax.load_model(source, step=step, ignore=tuple(IGNORE.value), **fields), target
+
+
+def main(argv: Sequence[str]) -> None:
+    model, target = load(argv)
     vivit_jax.save_pretrained(model, target)
     print(f"{target}: {model.config.attention}, {model.config.num_classes} classes, {model.config.num_frames} frames")
 

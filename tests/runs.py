@@ -8,9 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+
+from vivit_jax.checkpoints.training import Checkpoints
 from vivit_jax.config import base, from_dict
 from vivit_jax.data import motion_files
 from vivit_jax.ingest import ingest
+from vivit_jax.training.run import claim, open_run
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -50,6 +54,16 @@ def config_dict(data_dir: Path, **changes):
 
 def config(data_dir: Path, **changes):
     return from_dict(config_dict(data_dir, **changes))
+
+
+def untrained(config, workdir: Path) -> None:
+    """A workdir as after the first step, with random parameters everywhere: nothing is compiled for it."""
+    run, checkpoints = open_run(config, workdir), Checkpoints(workdir, 1)
+    claim(workdir, config)
+    state = run.new_state()
+    params = jax.tree.map(lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), state["params"])
+    checkpoints.save(1, state | {"step": state["step"] + 1, "params": params}, run.data())
+    checkpoints.close()
 
 
 def command(data_dir: Path, workdir: Path, *flags: str) -> list[str]:

@@ -10,7 +10,8 @@ import runs
 from vivit_jax.data import sampling
 from vivit_jax.data.augment import normalize, to_float
 from vivit_jax.data.decode import decode
-from vivit_jax.evaluation.multiview import Evaluator, average_views
+from vivit_jax.evaluation.multiview import Evaluator
+from vivit_jax.evaluation.views import average_views
 from vivit_jax.training.run import open_run
 
 
@@ -39,7 +40,8 @@ def test_every_video_once_whatever_the_size(data_dir, tmp_path, size, average):
         lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), run.new_state()["params"]
     )
     source = Part(run.dataset.source("validation"), size)
-    metrics = Evaluator(config, run.graph, run.mesh, params, tmp_path)(params, source, "validation")
+    found = Evaluator(config, run.graph, run.mesh, params, tmp_path).scores(params, source, "validation")
+    metrics = found.metrics()
     model = nnx.merge(run.graph, params)
     classify = jax.jit(lambda clip: model(normalize(to_float(clip), model.preprocessing)))
     scores, labels = [], []
@@ -50,6 +52,8 @@ def test_every_video_once_whatever_the_size(data_dir, tmp_path, size, average):
             for box in sampling.view_boxes(64, 64, 40, (32, 32), 3):
                 views.append(decode(example["video"], start + offsets, size=(32, 32), box=box))
         logits = np.asarray(classify(jnp.asarray(np.stack(views))), np.float64)
+        np.testing.assert_allclose(found.logits[index], logits, atol=1e-5)
+        assert (found.paths[index], found.labels[index]) == (example["path"], example["label"])
         probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
         mean = logits.mean(0) if average == "logits" else np.log(probabilities.mean(0))
         scores.append(mean - np.log(np.exp(mean).sum()))

@@ -16,7 +16,7 @@ from vivit_jax.data.augment import normalize, to_float
 from vivit_jax.data.mixing import mix
 from vivit_jax.data.pipeline import evaluation_batches
 from vivit_jax.errors import UserError
-from vivit_jax.evaluation.multiview import joint, sums_of
+from vivit_jax.evaluation.scores import joint, sums_of
 from vivit_jax.ingest import ingest
 from vivit_jax.sections import Augment
 from vivit_jax.training import loop

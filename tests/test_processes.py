@@ -1,6 +1,7 @@
 """Real processes that make one run: the numbers of a single one, and no waiting for those that are gone."""
 
 import re
+import shutil
 import socket
 import subprocess
 import time
@@ -14,12 +15,14 @@ import vivit_jax
 from test_faults import last_step
 from vivit_jax.checkpoints.parameters import paths
 from vivit_jax.checkpoints.training import saved_steps
+from vivit_jax.evaluation.scores import load_scores
+from vivit_jax.training import loop
 
 FLAGS = ("--config.augment.mixup=0.5", "--config.augment.erase=0.5", "--config.train.checkpoint_every=2")
 FLAGS += ("--config.train.epochs=3.0",)  # 6 steps
 
 
-def start(data_dir: Path, workdir: Path, count: int, *more: str) -> list[subprocess.Popen]:
+def start(data_dir: Path, workdir: Path, count: int, *flags: str) -> list[subprocess.Popen]:
     """`count` processes with 8 devices together."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -28,7 +31,7 @@ def start(data_dir: Path, workdir: Path, count: int, *more: str) -> list[subproc
     environment = runs.environment(JAX_NUM_CPU_DEVICES=str(8 // count), JAX_CPU_COLLECTIVES_IMPLEMENTATION="gloo")
     return [
         subprocess.Popen(
-            runs.command(data_dir, workdir, *FLAGS, *more, *where, f"--process_id={index}"),
+            runs.command(data_dir, workdir, *FLAGS, *flags, *where, f"--process_id={index}"),
             cwd=runs.REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for index in range(count)
@@ -67,6 +70,20 @@ def test_four_processes_are_one_run(data_dir, alone, tmp_path):
     out = finish(start(data_dir, tmp_path, 4))
     assert "on 24 videos" in out[0] and not any("on 24 videos" in other for other in out[1:])
     compare(tmp_path, alone)
+
+
+def test_two_processes_write_the_scores_of_all_videos_once(data_dir, alone, tmp_path):
+    settings = dict(augment__mixup=0.5, augment__erase=0.5, train__checkpoint_every=2)
+    config = runs.config(data_dir, **settings, evaluation__clips=2)
+    for name in ("one", "two"):
+        shutil.copytree(alone, tmp_path / name)
+    loop.evaluate(config, tmp_path / "one")
+    out = finish(start(data_dir, tmp_path / "two", 2, "--mode=evaluate", "--config.evaluation.clips=2"))
+    assert "scores_validation.npz" in out[0] and "scores_validation.npz" not in out[1]
+    ours, theirs = (load_scores(tmp_path / name / "scores_validation.npz") for name in ("two", "one"))
+    assert list(ours.paths) == list(theirs.paths) and len(set(ours.paths)) == 24
+    np.testing.assert_allclose(ours.logits, theirs.logits, atol=1e-5)
+    assert (ours.labels == theirs.labels).all() and ours.metrics() == runs.metrics(tmp_path / "two")["validation"]
 
 
 def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(data_dir, alone, tmp_path):

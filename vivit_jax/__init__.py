@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vivit_jax.checkpoints.export import save_pretrained
     from vivit_jax.checkpoints.pretrained import load_model
+    from vivit_jax.checkpoints.stablehlo import export_forward
     from vivit_jax.evaluation.predict import predict
     from vivit_jax.models.video_transformer import create_model
     from vivit_jax.variants import list_models
 
 __version__ = "0.1.0"
-__all__ = ["create_model", "list_models", "load_model", "predict", "save_pretrained"]
+__all__ = ["create_model", "export_forward", "list_models", "load_model", "predict", "save_pretrained"]
 
 _HOMES = {
     "create_model": "vivit_jax.models.video_transformer",
+    "export_forward": "vivit_jax.checkpoints.stablehlo",
     "list_models": "vivit_jax.variants",
     "load_model": "vivit_jax.checkpoints.pretrained",
     "predict": "vivit_jax.evaluation.predict",

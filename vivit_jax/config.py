@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 from vivit_jax.architecture import ModelConfig
 from vivit_jax.schema import build, check, defaults, placeholder
-from vivit_jax.sections import Augment, Data, Evaluation, Mesh, Model, Optimizer, Schedule, Train
+from vivit_jax.sections import Augment, Data, Mesh, Model, Optimizer, Schedule, Train
+from vivit_jax.sections_evaluation import Evaluation, Probe
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,14 @@ class Config:
     schedule: Schedule = Schedule()
     train: Train = Train()
     evaluation: Evaluation = field(default=Evaluation(), metadata={"resume": True})
+    probe: Probe = field(default=Probe(), metadata={"resume": True})
     mesh: Mesh = field(default=Mesh(), metadata={"resume": True})
 
     def __post_init__(self):
         views = self.data.sampling != "whole" or self.evaluation.clips == 1
         check(self.evaluation, "clips", views, "with config.data.sampling 'whole', which one clip has seen")
+        located = self.data.sampling in ("strided", "span") or self.evaluation.starts == "even"
+        check(self.evaluation, "starts", located, f"with config.data.sampling {self.data.sampling!r}, which has none")
         short_side = min(self.model.architecture().image_size)
         enough = self.data.crop == "resized" or self.data.crop_short_side[0] >= short_side
         check(self.data, "crop_short_side", enough, f"starts below the crop of {short_side} pixels")

@@ -1,8 +1,10 @@
 """Writing files whole or not at all."""
 
+import csv
+import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -38,3 +40,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, values: Any) -> None:
     write_bytes(path, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows(rows)
+    write_bytes(path, table.getvalue().encode())

@@ -1,9 +1,10 @@
 """python -m vivit_jax.main --config=configs/demo.py --workdir=runs/demo [--mode=train|evaluate] [--config.KEY=VALUE]
 
---mode=inspect draws a training batch as the model sees it. --mode=summary prints what the config's model costs; without
---config, what every model does. --mode=plan --topology=v5e:16x16 compiles the step for TPUs that are not there.
---mode=predict --input=clip.mp4 --checkpoint=SOURCE says what videos show; --mode=look draws what the model attends to
-in them. --mode=plot --workdir=runs/demo draws loss and accuracy.
+--mode=probe measures the features of any checkpoint. --mode=inspect draws a training batch as the model sees it.
+--mode=summary prints what the config's model costs; without --config, what every model does. --mode=plan
+--topology=v5e:16x16 compiles the step for TPUs that are not there. --mode=predict --input=clip.mp4 --checkpoint=SOURCE
+says what videos show; --mode=look draws what the model attends to in them. --mode=plot --workdir=runs/demo draws loss
+and accuracy.
 """
 
 from pathlib import Path
@@ -20,7 +21,7 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives: checkpoints, logs, metrics.json.")
 USES = ("predict", "look", "plot")
-MODES = ["train", "evaluate", "inspect", "summary", "plan", *USES]
+MODES = ["train", "evaluate", "probe", "inspect", "summary", "plan", *USES]
 MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 flags.adopt_module_key_flags(use)
 flags.adopt_module_key_flags(planning)
@@ -52,12 +53,13 @@ def main(argv) -> None:
             "--config and --workdir are both needed, as in --config=configs/demo.py --workdir=runs/demo"
         )
     from vivit_jax import ingest
+    from vivit_jax.evaluation.probe import probe
     from vivit_jax.training import contact_sheet, loop, processes
 
     if COORDINATOR.value:
         processes.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     processes.on_first("ingest", lambda: ingest.ensure(config.data))
-    verbs = {"train": loop.train, "evaluate": loop.evaluate, "inspect": contact_sheet.inspect}
+    verbs = {"train": loop.train, "evaluate": loop.evaluate, "probe": probe, "inspect": contact_sheet.inspect}
     verbs[MODE.value](config, Path(WORKDIR.value))
 
 

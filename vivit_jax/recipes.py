@@ -36,13 +36,22 @@ def kinetics_colors(config: Any) -> None:
 
 
 def timesformer() -> Any:
-    """TimeSformer's released configs: an ImageNet-21k ViT-B, SGD in three steps, 1 clip x 3 crops at test."""
+    """TimeSformer's released configs: an ImageNet-21k ViT-B, SGD in three steps, 1 clip x 3 crops at test.
+
+    The clip is the middle one and probabilities are averaged, as the paper says; the release takes the first frames and
+    sums logits: --config.evaluation.starts=timesformer_release --config.evaluation.average=logits.
+    """
     config = base()
     config.init_from = "google/vit-base-patch16-224-in21k"
     config.model.dtype = "bfloat16"
-    config.data.update(sampling="span", crop="jitter", crop_short_side=(256, 320), eval_resize=224)
+    config.data.update(short_clips="hold", crop="jitter", crop_short_side=(256, 320), eval_resize=224)
     config.optimizer.update(name="sgd", momentum=0.9, nesterov=True, weight_decay=1e-4, clip_norm=0.0, no_decay="^$")
     config.schedule.update(name="step", learning_rate=0.005, step_epochs=(11.0, 14.0), step_factor=0.1)
     config.train.update(batch_size=64, epochs=15.0, checkpoint_every=1000)
-    config.evaluation.update(batch_size=64, clips=1, crops=3, average="logits")
+    config.evaluation.update(batch_size=64, clips=1, crops=3)
     return config
+
+
+def every(config: Any, frames: int) -> None:
+    """One of so many frames is kept, of a video of 30 a second; of others as many in a second."""
+    config.data.update(sampling="span", stride=0.0, target_fps=30 / frames)

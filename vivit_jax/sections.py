@@ -100,8 +100,14 @@ class Optimizer:
     clip_norm: float = 1.0  # of the global gradient; 0: off
     weight_decay: float = 0.0
     no_decay: str = "bias|scale|cls|positions"  # regular expression: parameter paths that do not decay
+    # Of the learning rate, from a block to the one below it; 1: off. For what starts from other weights alone.
+    layer_decay: float = 1.0
+    freeze: str = ""  # regular expression: parameter paths that stay as they are; "": none
 
     def __post_init__(self):
+        check(self, "layer_decay", 0 < self.layer_decay <= 1, "must be above 0, and at most 1")
+        for name in ("no_decay", "freeze"):
+            check(self, name, _is_pattern(getattr(self, name)), "is not a regular expression")
         for name in ("momentum", "b1", "b2"):
             check(self, name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
         for name in ("clip_norm", "weight_decay"):
@@ -154,21 +160,6 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Views of each video: clips spread over its length, times crops spread over its long side."""
-
-    splits: tuple[str, ...] = ("validation",)
-    batch_size: int = 16  # videos, over all devices and processes
-    clips: int = 1
-    crops: int = 1
-    average: Literal["probabilities", "logits"] = "probabilities"  # over the views
-
-    def __post_init__(self):
-        for name in ("batch_size", "clips", "crops"):
-            check(self, name, getattr(self, name) >= 1, "must be at least 1")
-
-
-@dataclass(frozen=True)
 class Mesh:
     """Devices along each axis of the mesh; -1 takes, in this order, what it can use of those that are left."""
 
@@ -181,6 +172,14 @@ class Mesh:
         check(self, "fsdp", self.fsdp >= 1, "must be at least 1")
         for name in ("data", "context", "tensor"):
             check(self, name, getattr(self, name) == -1 or getattr(self, name) >= 1, "must be at least 1, or -1")
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
 
 
 def _pair(section, name: str) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from absl import flags
 from vivit_jax.config import Config, from_dict
 from vivit_jax.errors import UserError
 from vivit_jax.schema import differences
-from vivit_jax.sections import Evaluation
+from vivit_jax.sections_evaluation import Evaluation
 
 INPUT = flags.DEFINE_string("input", None, "predict, look: a video file, a folder of them, or a glob in quotes.")
 OUTPUT = flags.DEFINE_string("output", None, "predict: FILE.jsonl to write in place of lines; look: a folder.")

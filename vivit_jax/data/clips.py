@@ -1,8 +1,6 @@
 """Re-encoding as jobs: each in a process that may fail, each result kept until the dataset is complete."""
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -12,7 +10,7 @@ from typing import Any
 from vivit_jax.data.sources import Entry
 from vivit_jax.data.transcode import Clip, Storage, transcode
 from vivit_jax.data.video_files import TranscodeError
-from vivit_jax.files import write_bytes, write_json
+from vivit_jax.files import write_bytes, write_csv, write_json
 
 TIME_LIMIT = 900.0  # seconds for one video
 Example = dict[str, Any]
@@ -95,6 +93,4 @@ def write_skipped(path: Path, reasons: dict[str, str]) -> None:
     """A CSV `path,reason`; none where nothing was skipped."""
     path.unlink(missing_ok=True)
     if reasons:
-        table = io.StringIO(newline="")
-        csv.writer(table).writerows([("path", "reason"), *reasons.items()])
-        write_bytes(path, table.getvalue().encode())
+        write_csv(path, [("path", "reason"), *reasons.items()])

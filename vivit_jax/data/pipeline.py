@@ -84,11 +84,12 @@ def evaluation_batches(source: Any, config: Config, rows: slice = ALL) -> Iterat
     """Every video once, padded to whole global batches, or those of their `rows` that a process needs.
 
     Yields:
-      As `train_batches`, with "video": uint8 [local batch, views, T, h, w, 3]; padding weighs nothing and has no fault.
+      As `train_batches`, with "video": uint8 [local batch, views, T, h, w, 3] and "path": str [local batch], ""
+      where a record cannot be read; padding weighs nothing and has no fault.
     """
     model, evaluation = config.model.architecture(), config.evaluation
     size, shared = evaluation.batch_size, config.data.num_workers > 0
-    how = shared, rows, evaluation.clips, evaluation.crops
+    how = shared, rows, evaluation.clips, evaluation.crops, evaluation.starts
     read = EvaluationReader(source, config.data, model.num_frames, model.image_size, *how)
     draws = grain.MapDataset.range(-(-len(source) // size) * size).map(lambda index: {"index": index, "seed": 0})
     return _iterate(draws.batch(size, batch_fn=read), config.data.num_workers)

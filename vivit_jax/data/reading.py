@@ -63,7 +63,12 @@ class Reader(abc.ABC):
         if not weight:
             out[:] = 0
         numbers = {"weight": np.float32(weight), "fault": np.int32(fault), "index": np.int32(index)}
-        return {"label": self._label(example), **numbers}
+        return {"label": self._label(example), **numbers, **self.also(example)}
+
+    def also(self, example: dict[str, Any] | None) -> dict[str, Any]:
+        """What else is said of a video, which may be None where it cannot be had."""
+        del example
+        return {}
 
     def _record(self, index: int) -> dict[str, Any]:
         try:
@@ -102,13 +107,19 @@ class EvaluationReader(Reader):
 
     clips: int
     crops: int
+    starts: str
 
     def views(self) -> tuple[int, ...]:
         return (self.clips * self.crops,)
+
+    def also(self, example: dict[str, Any] | None) -> dict[str, Any]:
+        return {"path": np.str_(example["path"] if example else "")}
 
     def choose(self, example: dict[str, Any], seed: int) -> list[View]:
         del seed
         size = example["height"], example["width"]
         boxes = sampling.view_boxes(*size, self.data.eval_resize, self.size, self.crops)
-        clips = sampling.even_clips(example["num_frames"], self.num_frames, *self.timing(example), self.clips)
+        clips = sampling.even_clips(
+            example["num_frames"], self.num_frames, *self.timing(example), self.clips, self.starts
+        )
         return [(frames, box) for frames in clips for box in boxes]

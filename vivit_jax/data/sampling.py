@@ -46,21 +46,39 @@ def random_clip(
     return frames(random_start(total, offsets, rng), offsets, total, short_clips)
 
 
-def even_clips(total: int, num_frames: int, stride: float, rule: str, short_clips: str, clips: int) -> list[np.ndarray]:
-    """Frame numbers of evaluation clips, spread evenly; of `segments` one is their middles; of `whole` there is one."""
+def even_clips(
+    total: int, num_frames: int, stride: float, rule: str, short_clips: str, clips: int, starts: str = "even"
+) -> list[np.ndarray]:
+    """Frame numbers of evaluation clips, spread as `starts` says; of `segments` their middles, if one; of `whole` one.
+
+    Args:
+      total, num_frames, stride, rule, short_clips: as of `random_clip`.
+      starts: "even", "vivit_release" or "timesformer_release".
+    """
     if rule == "segments":
         first, last = segment_bounds(total, num_frames)
         return [first + (last - first) * (2 * clip + 1) // (2 * clips) for clip in range(clips)]
     if rule == "whole":
         return [np.floor(np.linspace(0, total - 1, num_frames)).astype(np.int64)]
     offsets = clip_offsets(num_frames, stride, rule)
-    return [frames(int(start), offsets, total, short_clips) for start in clip_starts(total, offsets, clips)]
+    firsts = clip_starts(total, offsets, clips, starts, stride)
+    return [frames(int(start), offsets, total, short_clips) for start in firsts]
 
 
-def clip_starts(total: int, offsets: np.ndarray, clips: int) -> np.ndarray:
-    """First frames of `clips` clips spread evenly over a video of `total` frames; a single one is the middle."""
-    room = max(total - int(offsets[-1]) - 1, 0)
-    return np.array([room // 2]) if clips == 1 else np.round(np.linspace(0, room, clips)).astype(np.int64)
+def clip_starts(total: int, offsets: np.ndarray, clips: int, starts: str = "even", stride: float = 1.0) -> np.ndarray:
+    """First frames of `clips` clips spread over a video of `total` frames.
+
+    `even`: from end to end; a single one is the middle (both papers). `vivit_release` rounds down, and counts the
+    frames up to where a clip's next one would be to its length. `timesformer_release`: at k / clips of the room, so
+    that a single clip is the start of the video, and none is its end.
+    """
+    room = max(total - int(offsets[-1]) - (stride if starts == "vivit_release" else 1), 0)
+    if starts == "timesformer_release":
+        return np.floor(np.arange(clips) * room / clips).astype(np.int64)
+    if clips == 1:
+        return np.array([int(room // 2)])
+    spread = np.linspace(0, room, clips)
+    return (np.round(spread) if starts == "even" else np.floor(spread)).astype(np.int64)
 
 
 def random_start(total: int, offsets: np.ndarray, rng: np.random.Generator) -> int:

@@ -1,132 +1,124 @@
 """Evaluation: every video exactly once, its views averaged."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from vivit_jax.config import Config
 from vivit_jax.data.augment import normalize, to_float
 from vivit_jax.data.pipeline import evaluation_batches
+from vivit_jax.evaluation.scores import Scores
 from vivit_jax.evaluation.views import average_views
 from vivit_jax.training.dropped import Dropped
-from vivit_jax.training.losses import cross_entropy
 from vivit_jax.training.sharding import on_mesh, own_rows, replicated, state_sharding, to_devices
 from vivit_jax.training.step import count_faults
 
-Sums = dict[str, Any]
+
+@dataclass(frozen=True)
+class Seen:
+    """What a pass over a split has found of the N videos that could be read, the same in every process."""
+
+    paths: np.ndarray  # str [N], in the order of the dataset
+    labels: Any  # int32 [N], or by head
+    outputs: Any  # arrays [N, ...]
+    dropped: int
 
 
-def joint(scores: Any, labels: Any) -> tuple[jax.Array, jax.Array]:
-    """Scores and labels of every combination of the heads' classes: an action is a verb with a noun.
+class Pass:
+    """Calls `function(params, video)` on every video of a split exactly once; compiles once.
 
-    Their scores are added, so that the probabilities are the products. A single head is what it was.
+    The videos are uint8 [B, views, T, h, w, 3], and results arrays [B, ...]. A batch lies on all devices of all
+    processes, and each process gets what comes out of all of it.
     """
-    (total, label), *rest = zip(jax.tree.leaves(scores), jax.tree.leaves(labels), strict=True)
-    for other, other_label in rest:
-        total = (total[:, :, None] + other[:, None]).reshape(total.shape[0], -1)
-        label = label * other.shape[-1] + other_label
-    return total, label
+
+    def __init__(
+        self, config: Config, mesh: jax.sharding.Mesh, params: Any, workdir: Path, function: Callable[[Any, Any], Any]
+    ):
+        self.config, self.mesh, self.workdir = config, mesh, workdir
+
+        def step(params, batch):
+            kept = {"label": batch["label"], "weight": batch["weight"], "dropped": count_faults(batch["fault"])}
+            return kept | {"output": function(params, batch["video"])}
+
+        ins = (state_sharding(mesh, params), None)
+        self.step = jax.jit(on_mesh(step, mesh), in_shardings=ins, out_shardings=replicated(mesh))
+
+    def __call__(self, params: Any, source: Any, split: str) -> Seen:
+        """Raises UserError where more of the videos than `config.data.max_bad_fraction` cannot be read."""
+        size, batch_size, paths, parts = len(source), self.config.evaluation.batch_size, [], []
+        rows = own_rows(self.mesh, batch_size)
+        dropped = Dropped(source, self.config.data.max_bad_fraction, self.workdir, split)
+        batches = tqdm(
+            evaluation_batches(source, self.config, rows),
+            desc=split,
+            total=-(-size // batch_size),
+            disable=jax.process_index() > 0,
+            leave=False,
+        )
+        for batch in batches:
+            paths.append(batch.pop("path"))
+            parts.append(jax.device_get(self.step(params, to_devices(dropped.note(batch), self.mesh, batch_size))))
+            dropped.add(parts[-1].pop("dropped"))
+        found = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+        read = found["weight"] > 0
+        if read.sum() + dropped.counts.total() != size:
+            raise RuntimeError(f"{split}: saw {read.sum()} of {size} videos, dropped {dropped.counts.total()}")
+        labels, outputs = jax.tree.map(lambda x: x[read], (found["label"], found["output"]))
+        return Seen(gathered(np.stack(paths), rows.start, batch_size)[read], labels, outputs, dropped.counts.total())
 
 
-def sums_of(scores: jax.Array, labels: jax.Array, weight: jax.Array) -> Sums:
-    """Hits of a batch, and videos and hits of each class: [B, K] scores, [B] labels and weights."""
-    # The number of classes that score at least as high as the label, it included: ties count against us.
-    rank = (scores >= jnp.take_along_axis(scores, labels[:, None], axis=1)).sum(1)
-    hits = {f"top_{k}": weight * (rank <= k) for k in (1, 5)}
-    by_class = jnp.zeros((2, scores.shape[-1])).at[:, labels].add(jnp.stack([weight, hits["top_1"]]))
-    return {name: hit.sum() for name, hit in hits.items()} | {"class_videos": by_class[0], "class_hits": by_class[1]}
+def gathered(parts: np.ndarray, start: int, batch_size: int) -> np.ndarray:
+    """The strings of all batches in order, [batches * B]; each process has its rows, [batches, rows], from `start`."""
+    raw = np.char.encode(parts, "utf-8")
+    width = int(multihost_utils.process_allgather(np.asarray(raw.dtype.itemsize), tiled=False).max())
+    raw = raw.astype(f"S{max(width, 1)}")
+    numbers = np.frombuffer(raw.tobytes(), np.uint8).reshape(*raw.shape, -1)
+    everything = np.zeros((len(raw), batch_size, numbers.shape[-1]), np.uint8)
+    starts, pieces = (multihost_utils.process_allgather(x, tiled=False) for x in (np.asarray(start), numbers))
+    shape = (-1, *numbers.shape)
+    for at, piece in zip(np.ravel(starts), np.reshape(pieces, shape), strict=True):
+        everything[:, at : at + raw.shape[1]] = piece
+    flat = everything.reshape(-1, numbers.shape[-1])
+    return np.char.decode(flat.view(f"S{flat.shape[-1]}")[:, 0], "utf-8")
 
 
-def evaluation_step_fn(config: Config, graph: nnx.GraphDef) -> Callable[[Any, dict[str, Any]], Sums]:
-    """(params, batch of `evaluation_batches`) -> sums over the batch; what weighs nothing is not among them."""
+def logits_fn(graph: nnx.GraphDef, views_apart: bool, average: str) -> Callable[[Any, jax.Array], Any]:
+    """(params, uint8 [B, views, T, h, w, 3]) -> logits [B, views, K], or of their average [B, 1, K], by head."""
 
-    def step(params, batch):
-        model, video, labels, weight = nnx.merge(graph, params), batch["video"], batch["label"], batch["weight"]
-        flat = video.reshape(-1, *video.shape[2:])
-        logits = model(normalize(to_float(flat), model.preprocessing))
-        views = jax.tree.map(lambda x: x.reshape(*video.shape[:2], -1), logits)
-        scores = jax.tree.map(lambda x: average_views(x, config.evaluation.average), views)
-        heads = {name: sums_of(scores[name], labels[name], weight) for name in scores if isinstance(scores, dict)}
-        return {
-            "heads": {"": sums_of(*joint(scores, labels), weight), **heads},
-            "loss": (weight * cross_entropy(scores, labels)).sum(),
-            "videos": weight.sum(),
-            "dropped": count_faults(batch["fault"]),
-        }
+    def logits(params, video):
+        model, flat = nnx.merge(graph, params), video.reshape(-1, *video.shape[2:])
+        found = model(normalize(to_float(flat), model.preprocessing))
+        views = jax.tree.map(lambda x: x.reshape(*video.shape[:2], -1), found)
+        return views if views_apart else jax.tree.map(lambda x: average_views(x, average)[:, None], views)
 
-    return step
-
-
-def jit_evaluation_step(config: Config, graph: nnx.GraphDef, mesh: jax.sharding.Mesh, params: Any) -> Any:
-    """Compiles for the mesh, and parameters that lie on it as in training."""
-    ins, step = (state_sharding(mesh, params), None), on_mesh(evaluation_step_fn(config, graph), mesh)
-    return jax.jit(step, in_shardings=ins, out_shardings=replicated(mesh))
+    return logits
 
 
 class Evaluator:
     """Scores parameters on the splits of a dataset; compiles once."""
 
     def __init__(self, config: Config, graph: nnx.GraphDef, mesh: jax.sharding.Mesh, params: Any, workdir: Path):
-        self.config, self.mesh, self.workdir = config, mesh, workdir
-        self.step = jit_evaluation_step(config, graph, mesh, params)
+        self.evaluation = config.evaluation
+        how = self.evaluation.scores == "views", self.evaluation.average
+        self.over = Pass(config, mesh, params, workdir, logits_fn(graph, *how))
 
-    def __call__(self, params: Any, source: Any, split: str) -> dict[str, float]:
-        """Metrics of one split, in parts of 1: those of `metrics.json`.
+    def scores(self, params: Any, source: Any, split: str) -> Scores:
+        """Of every video of a split that can be read.
 
         Raises:
           UserError: more of the videos than `config.data.max_bad_fraction` cannot be read.
         """
-        size, evaluation = len(source), self.config.evaluation
-        dropped = Dropped(source, self.config.data.max_bad_fraction, self.workdir, split)
-        batches = tqdm(
-            evaluation_batches(source, self.config, own_rows(self.mesh, evaluation.batch_size)),
-            desc=split,
-            total=-(-size // evaluation.batch_size),
-            disable=jax.process_index() > 0,
-            leave=False,
-        )
-        parts = []
-        for batch in batches:
-            placed = to_devices(dropped.note(batch), self.mesh, evaluation.batch_size)
-            parts.append(jax.device_get(self.step(params, placed)))
-            dropped.add(parts[-1]["dropped"])
-        total = jax.tree.map(lambda *xs: np.sum(np.stack(xs).astype(np.float64), 0), *parts)
-        scored = int(total["videos"])
-        if scored + dropped.counts.total() != size:
-            raise RuntimeError(f"{split}: scored {scored} of {size} videos, dropped {dropped.counts.total()}")
-        heads = {name: _metrics(sums, scored) for name, sums in total["heads"].items()}
-        return {
-            **heads.pop(""),
-            "loss": float(total["loss"] / scored),
-            **{f"{head}/{name}": value for head, metrics in heads.items() for name, value in metrics.items()},
-            "num_videos": scored,
-            "dropped": dropped.counts.total(),
-            "views": evaluation.clips * evaluation.crops,
-        }
+        seen = self.over(params, source, split)
+        views = self.evaluation.clips * self.evaluation.crops
+        return Scores(seen.paths, seen.labels, seen.outputs, views, self.evaluation.average, seen.dropped)
 
-
-def _metrics(sums: Sums, videos: int) -> dict[str, float]:
-    seen = sums["class_videos"] > 0
-    return {
-        **{name: float(sums[name] / videos) for name in ("top_1", "top_5")},
-        "mean_class_accuracy": float(np.mean(sums["class_hits"][seen] / sums["class_videos"][seen])),
-        "majority_class": float(sums["class_videos"].max() / videos),  # the accuracy of always saying it
-    }
-
-
-def describe(split: str, metrics: dict[str, float]) -> str:
-    """One line for people."""
-    heads = [name.removesuffix("/top_1") for name in metrics if name.endswith("/top_1")]
-    by_head = "".join(f", {head} {metrics[f'{head}/top_1']:.4f}" for head in heads)
-    dropped = f", {metrics['dropped']} more could not be read" if metrics["dropped"] else ""
-    return (
-        f"{split}: top-1 {metrics['top_1']:.4f}{by_head}, top-5 {metrics['top_5']:.4f}, mean per-class "
-        f"{metrics['mean_class_accuracy']:.4f}, loss {metrics['loss']:.4f} on {metrics['num_videos']} videos x "
-        f"{metrics['views']} views (always the largest class: {metrics['majority_class']:.4f}){dropped}"
-    )
+    def __call__(self, params: Any, source: Any, split: str) -> dict[str, float]:
+        """Their metrics, in parts of 1: those of `metrics.json`."""
+        return self.scores(params, source, split).metrics()

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from vivit_jax.config import Config
 from vivit_jax.data.datasets import VideoDataset
 from vivit_jax.errors import UserError
-from vivit_jax.evaluation.multiview import jit_evaluation_step
+from vivit_jax.evaluation.multiview import Evaluator
 from vivit_jax.planning import hlo
 from vivit_jax.planning.slices import CHIPS, Chip, slice_devices
 from vivit_jax.summary import cost
@@ -120,9 +120,8 @@ def make_plan(config: Config, topology: str, step: Step = "train", write_hlo: Pa
         lowered = program.train_step().lower(state, batch)
     else:
         state = {"params": state["params"]}
-        lowered = jit_evaluation_step(config, program.graph, program.mesh, state["params"]).lower(
-            state["params"], batch
-        )
+        evaluator = Evaluator(config, program.graph, program.mesh, state["params"], Path())
+        lowered = evaluator.over.step.lower(state["params"], batch)
     memory = {"parameters": state["params"], "optimizer": state.get("opt_state"), "average": state.get("ema")}
     memory = {kind: local_bytes(part) for kind, part in (memory | {"batch": batch}).items() if part is not None}
     chips = math.prod(int(n) for n in topology.partition(":")[2].split("x"))
@@ -135,7 +134,7 @@ def make_plan(config: Config, topology: str, step: Step = "train", write_hlo: Pa
         wanted = _wanted(str(error))
         memory["temporaries"] = max(0, wanted - sum(memory.values()))
         return Plan(*facts, memory, False, adds, hlo.Module(), 0.0)
-    text, analysis = compiled.as_text() or "", compiled.memory_analysis()
+    text, analysis = compiled.as_text() or "", cast(Any, compiled.memory_analysis())
     if write_hlo:
         write_hlo.write_text(text, encoding="utf-8")
     memory["temporaries"] = int(analysis.temp_size_in_bytes) + int(analysis.generated_code_size_in_bytes)

@@ -14,7 +14,9 @@ from vivit_jax.compiled import keep_compiled
 from vivit_jax.config import Config
 from vivit_jax.data.pipeline import train_batches
 from vivit_jax.errors import UserError, disk_space
-from vivit_jax.evaluation.multiview import Evaluator, describe
+from vivit_jax.evaluation.multiview import Evaluator
+from vivit_jax.evaluation.reports import write_reports
+from vivit_jax.evaluation.scores import describe
 from vivit_jax.files import write_json
 from vivit_jax.training.dropped import Dropped
 from vivit_jax.training.metrics import Log
@@ -160,7 +162,7 @@ class Reporter:
 
 
 def evaluate(config: Config, workdir: Path) -> None:
-    """Scores the latest checkpoint of `workdir`.
+    """Scores the latest checkpoint of `workdir`; writes `metrics.json`, what it said of every video, and more by class.
 
     Raises:
       UserError: there is no checkpoint, or it is of another configuration.
@@ -176,15 +178,21 @@ def evaluate(config: Config, workdir: Path) -> None:
     _, state = run.resume(checkpoints)
     checkpoints.close()
     with disk_space(checkpoints.full):
-        evaluate_splits(run, Evaluator(config, run.graph, run.mesh, state["params"], workdir), state)
+        evaluate_splits(run, Evaluator(config, run.graph, run.mesh, state["params"], workdir), state, details=True)
 
 
-def evaluate_splits(run: Run, evaluator: Evaluator, state: State) -> None:
-    """Prints and writes `metrics.json`."""
+def evaluate_splits(run: Run, evaluator: Evaluator, state: State, details: bool = False) -> None:
+    """Prints and writes `metrics.json`; with `details`, `scores_SPLIT.npz` and the files of `write_reports` as well."""
     results: dict[str, Any] = {"step": int(state["step"])}
     for split in run.config.evaluation.splits:
-        results[split] = evaluator(averaged(state), run.dataset.source(split), split)
+        scores = evaluator.scores(averaged(state), run.dataset.source(split), split)
+        results[split] = scores.metrics()
         if jax.process_index() == 0:
             print(describe(split, results[split]))
+            if details:
+                path = run.workdir / f"scores_{split}.npz"
+                scores.save(path, run.dataset.class_names)
+                written = [path, *write_reports(run.workdir, split, scores, run.dataset.class_names)]
+                print(f"{run.workdir}: {', '.join(path.name for path in written)}")
     if jax.process_index() == 0:
         write_json(run.workdir / "metrics.json", results)

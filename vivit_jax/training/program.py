@@ -48,7 +48,7 @@ def assemble(config: Config, model: ModelConfig, num_videos: int, devices: Any =
     Raises:
       UserError: the mesh, or a batch on it, does not fit.
     """
-    mesh = make_mesh(config, devices)
+    mesh = make_mesh(config.mesh, config.train.batch_size // config.train.accumulate, model, devices)
     check_batch(mesh, "train", config.train.batch_size, config.train.accumulate)
     check_batch(mesh, "evaluation", config.evaluation.batch_size)
     steps_per_epoch = num_videos / config.train.batch_size

@@ -19,6 +19,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.files import write_json
 from vivit_jax.schema import differences
 from vivit_jax.sections import Augment
+from vivit_jax.training.optimizer import frozen, path_name
 from vivit_jax.training.program import Program, assemble
 from vivit_jax.training.sharding import state_sharding
 from vivit_jax.training.step import State
@@ -84,7 +85,9 @@ def open_run(config: Config, workdir: Path) -> Run:
             f"config.model.num_classes: {_counts(model.heads)}, but {config.data.name!r} has {_counts(heads)}"
         )
     config = replace(config, augment=replace(config.augment, flip=flip_probability(config.augment, dataset)))
+    config = replace(config, optimizer=replace(config.optimizer, layer_decay=layer_decay(config)))
     program = assemble(config, model, len(dataset.source(config.data.train_split)))
+    check_frozen(config.optimizer.freeze, jax.eval_shape(program.init)["params"])
     weights = _weights(program) if config.init_from and not saved_steps(workdir) else {}
     return Run(**vars(program), workdir=workdir, dataset=dataset, weights=weights)
 
@@ -108,6 +111,28 @@ def flip_probability(augment: Augment, dataset: VideoDataset) -> float:
     if sided and jax.process_index() == 0:
         print(f"No clip is flipped: {len(sided)} classes speak of left or right ({sided[0]!r}); config.augment.flip")
     return 0.0 if sided else 0.5
+
+
+def layer_decay(config: Config) -> float:
+    """Off where all weights are new: a deep layer would wait for shallow ones that hardly learn."""
+    decay = config.optimizer.layer_decay
+    if config.init_from or decay == 1:
+        return decay
+    if jax.process_index() == 0:
+        print(f"All layers learn alike: config.optimizer.layer_decay {decay:g} is for what config.init_from has begun")
+    return 1.0
+
+
+def check_frozen(pattern: str, params: Any) -> None:
+    """Raises UserError where `config.optimizer.freeze` names no parameter, or all of them."""
+    stay = [(path_name(path), stays) for path, stays in jax.tree.leaves_with_path(frozen(pattern, params))]
+    names = [name for name, stays in stay if stays]
+    if pattern and not names:
+        raise UserError(f"config.optimizer.freeze: {pattern!r} names no parameter; they are called as {stay[-1][0]} is")
+    if len(names) == len(stay):
+        raise UserError(f"config.optimizer.freeze: {pattern!r} names every parameter; nothing would be trained")
+    if names and jax.process_index() == 0:
+        print(f"{len(names)} of {len(stay)} parameters are frozen")
 
 
 def _weights(program: Program) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vivit_jax.architecture import ModelConfig
-from vivit_jax.config import Config
 from vivit_jax.errors import UserError
+from vivit_jax.sections import Mesh
 
 # Parameter path -> its axis that `tensor` splits: heads, and the hidden width of an MLP. Optimizer state has the same
 # paths.
@@ -27,8 +27,10 @@ TENSOR = {
 }
 
 
-def make_mesh(config: Config, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
-    """A mesh over all devices of all processes, or over `devices`.
+def make_mesh(
+    config: Mesh, examples: int, model: ModelConfig, devices: Sequence[Any] | None = None
+) -> jax.sharding.Mesh:
+    """A mesh over all devices of all processes, or over `devices`, for so many examples at a time.
 
     Axes of -1 take, in their order, as many of the devices that are left as they can use: `data` those that a batch
     divides over, `context` those that the time steps do, `tensor` those that heads and MLPs do.
@@ -36,9 +38,8 @@ def make_mesh(config: Config, devices: Sequence[Any] | None = None) -> jax.shard
     Raises:
       UserError: the axes do not multiply to the number of devices, or an axis does not divide what it splits.
     """
-    count, model = len(devices) if devices else jax.device_count(), config.model.architecture()
-    axes = {name: getattr(config.mesh, name) for name in ("data", "fsdp", "context", "tensor")}
-    examples = config.train.batch_size // config.train.accumulate
+    count = len(devices) if devices else jax.device_count()
+    axes = {name: getattr(config, name) for name in ("data", "fsdp", "context", "tensor")}
     usable = {"data": examples // axes["fsdp"], "context": model.grid[0], "tensor": heads_and_mlps(model)}
     left = count // math.prod(size for size in axes.values() if size > 0)
     for name in ("data", "context", "tensor"):

@@ -15,6 +15,7 @@ from vivit_jax.data.decode import FAULTS
 from vivit_jax.models.initializers import Keys
 from vivit_jax.models.video_transformer import VideoTransformer
 from vivit_jax.training.losses import all_right, cross_entropy
+from vivit_jax.training.optimizer import hold
 from vivit_jax.training.sharding import on_mesh, replicated, state_sharding
 
 State = dict[str, Any]  # step, params, opt_state, and ema where it is on
@@ -66,7 +67,7 @@ def train_step_fn(
     """(state, batch of `train_batches`) -> (state, metrics); what is random is a function of (seed, step)."""
 
     def loss(params, batch, key):
-        logits = nnx.merge(graph, params)(batch["video"], key=key)
+        logits = nnx.merge(graph, hold(config.optimizer.freeze, params))(batch["video"], key=key)
         losses = cross_entropy(logits, batch["target"], config.train.label_smoothing)
         return (batch["weight"] * losses).mean(), (batch["weight"] * all_right(logits, batch["label"])).mean()
 

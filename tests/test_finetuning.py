@@ -1,0 +1,130 @@
+"""Layers that learn more slowly the deeper they lie, and parameters that stay as they are."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import runs
+import vivit_jax
+from models import make
+from test_training import assert_equal, final_state
+from vivit_jax.checkpoints.parameters import paths
+from vivit_jax.errors import UserError
+from vivit_jax.training import loop
+from vivit_jax.training.optimizer import layer_depths, make_optimizer
+from vivit_jax.training.run import open_run
+
+
+def optimizer(**changes):
+    changes = {f"optimizer__{name}": value for name, value in changes.items()}
+    return make_optimizer(runs.config(Path("x"), **changes).optimizer, lambda _: 1e-3)
+
+
+def random_like(params, seed):
+    keys = iter(jax.random.split(jax.random.key(seed), len(jax.tree.leaves(params))))
+    return jax.tree.map(lambda x: jax.random.normal(next(keys), x.shape), params)
+
+
+DEPTHS = {
+    "timesformer_b": {
+        "embedding/kernel": 0, "encoder/cls": 0, "encoder/positions/time": 0, "encoder/blocks/0/mlp/up/bias": 1,
+        "encoder/blocks/1/attention/0/project/kernel": 2, "encoder/norm/scale": 3, "heads/head/kernel": 3,
+    },
+    "vivit_ti16x2_fe": {
+        "embedding/bias": 0, "encoder/positions/cls": 0, "encoder/blocks/1/mlp/norm/scale": 2, "encoder/norm/scale": 2,
+        "temporal_encoder/cls": 2, "temporal_encoder/positions/space": 2, "temporal_encoder/blocks/0/mlp/up/kernel": 3,
+        "temporal_encoder/blocks/1/mlp/up/kernel": 4, "temporal_encoder/norm/bias": 5, "heads/head/bias": 5,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case, name", zip(DEPTHS, ("sgd", "adamw")))
+def test_layer_decay_scales_what_each_layer_learns(case, name):
+    """After three steps every parameter has moved by decay^(top - depth) of what it would have without."""
+    params = nnx.to_pure_dict(nnx.state(make(case), nnx.Param))
+    depths, top = layer_depths(params)
+    depths = paths(depths)
+    assert {path: depths[path] for path in DEPTHS[case]} == DEPTHS[case] and top == max(DEPTHS[case].values())
+    moved = []
+    for decay in (1.0, 0.5):
+        transform = optimizer(name=name, layer_decay=decay, weight_decay=0.1)
+        state, total = transform.init(params), jax.tree.map(jnp.zeros_like, params)
+        for step in range(3):
+            updates, state = transform.update(random_like(params, step), state, params)
+            total = optax.tree.add(total, updates)
+        moved.append(paths(total))
+    for path, whole in moved[0].items():
+        np.testing.assert_allclose(moved[1][path], whole * 0.5 ** (top - depths[path]), rtol=1e-5, err_msg=path)
+
+
+FREEZE = "^(embedding|encoder/)"
+
+
+def trained(params):
+    return {path: x for path, x in paths(params).items() if not path.startswith(("embedding", "encoder/"))}
+
+
+@pytest.mark.parametrize("name, copies", [("sgd", 1), ("adamw", 2)])
+def test_frozen_parameters_hold_no_state(data_dir, tmp_path, name, copies):
+    state = open_run(runs.config(data_dir, optimizer__freeze=FREEZE, optimizer__name=name), tmp_path).abstract_state()
+    moments = [x for x in jax.tree.leaves(state["opt_state"]) if x.ndim]
+    assert {x.shape for x in moments} == {x.shape for x in trained(state["params"]).values()}
+    assert sum(x.size for x in moments) == copies * sum(x.size for x in trained(state["params"]).values())
+
+
+def test_frozen_parameters_stay_as_they_are(data_dir, tmp_path):
+    options = dict(optimizer__freeze=FREEZE, train__epochs=2.0, schedule__warmup_epochs=0.0)
+    config = runs.config(data_dir, **options)
+    before = paths(open_run(config, tmp_path).new_state()["params"])
+    loop.train(config, tmp_path)
+    after = paths(final_state(config, tmp_path)["params"])  # from its checkpoint
+    for path in before:
+        moved = np.abs(np.asarray(before[path]) - after[path]).max()
+        assert moved > 1e-4 if path in trained(before) else moved == 0, path
+
+
+def test_the_gradient_of_what_is_frozen_has_no_share_in_the_norm(data_dir, tmp_path):
+    """What is trained moves as if the rest were no parameters at all."""
+    params = {"a": jnp.ones(3), "b": {"kernel": jnp.ones((2, 2))}}
+    gradients = {"a": jnp.full(3, 100.0), "b": {"kernel": jnp.full((2, 2), 3.0)}}
+    both = optimizer(name="sgd", freeze="^a$", weight_decay=0.1)
+    alone = optimizer(name="sgd", weight_decay=0.1)
+    updates, _ = both.update(gradients, both.init(params), params)
+    wanted, _ = alone.update({"b": gradients["b"]}, alone.init({"b": params["b"]}), {"b": params["b"]})
+    assert_equal(updates, {"a": jnp.zeros(3), **wanted})
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(optimizer__freeze="blocks/17/"), r"config\.optimizer\.freeze: 'blocks/17/' names no parameter"),
+        (dict(optimizer__freeze="."), r"config\.optimizer\.freeze: '\.' names every parameter"),
+        (dict(optimizer__freeze="("), r"config\.optimizer\.freeze: '\(' is not a regular expression"),
+        (dict(optimizer__layer_decay=1.5), r"config\.optimizer\.layer_decay: 1\.5 must be above 0, and at most 1"),
+    ],
+)
+def test_what_cannot_be_frozen_or_decayed_is_an_error(data_dir, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        open_run(runs.config(data_dir, **changes), tmp_path)
+
+
+def test_layer_decay_is_for_what_starts_from_other_weights(data_dir, tmp_path, capsys):
+    config = runs.config(data_dir, optimizer__layer_decay=0.5)
+    assert open_run(config, tmp_path).config.optimizer.layer_decay == 1
+    assert "All layers learn alike: config.optimizer.layer_decay 0.5" in capsys.readouterr().out
+    runs.untrained(runs.config(data_dir), tmp_path / "other")
+    started = runs.config(data_dir, optimizer__layer_decay=0.5, init_from=str(tmp_path / "other"))
+    assert open_run(started, tmp_path / "run").config.optimizer.layer_decay == 0.5
+
+
+def test_class_names_go_from_the_workdir_to_what_is_saved(data_dir, tmp_path):
+    runs.untrained(runs.config(data_dir), tmp_path / "run")
+    model = vivit_jax.load_model(tmp_path / "run")
+    assert len(model.labels) == 8 and "grow" in model.labels
+    vivit_jax.save_pretrained(model, tmp_path / "saved")
+    assert vivit_jax.load_model(tmp_path / "saved").labels == model.labels
