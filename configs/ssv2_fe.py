@@ -8,7 +8,8 @@ def get_config():
     config.model.update(name="vivit_l16x2_fe", num_classes=174, image_size=256, stochastic_depth=0.3)
     config.data.update(name="something_something_v2", stride=1.0)
     recipes.short_side(config, 288)
-    config.augment.update(randaugment=2, magnitude=20.0, mixup=0.3)  # no flips: classes speak of left and right
+    # No flips: classes speak of left and right.
+    config.augment.update(flip=0.0, randaugment=2, magnitude=20.0, mixup=0.3)
     config.schedule.learning_rate = 0.4
     config.train.update(epochs=35.0, label_smoothing=0.3)
     return config

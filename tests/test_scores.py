@@ -97,7 +97,8 @@ def test_reports_by_class_against_a_loop(tmp_path):
 
 
 def test_paths_are_put_in_order():
-    assert gathered(np.array([["a", "äöü"], ["", "long/name"]])).tolist() == ["a", "äöü", "", "long/name"]
+    parts = np.array([["a", "äöü"], ["", "long/name"]])
+    assert gathered(parts, 0, 2).tolist() == ["a", "äöü", "", "long/name"]
 
 
 PROTOCOLS = {  # the paper's or release's test clips of a video of 300 frames, worked out by hand

@@ -70,7 +70,7 @@ def test_pooling(case, pool):
         frames, _ = model.temporal_encoder(
             pooled(taps["encoder"]["output"].patches, (2, 3))[:, :, None, None], None, False
         )
-        np.testing.assert_allclose(model.temporal_encoder.pool(frames), taps["features"], atol=1e-4)
+        np.testing.assert_allclose(model.temporal_encoder.pool(frames)[:, 0], taps["features"], atol=1e-4)
         taps = {"encoder": taps["temporal_encoder"], "features": taps["features"]}
     np.testing.assert_allclose(taps["features"], pooled(taps["encoder"]["output"].patches, (1, 2, 3)), atol=1e-4)
 

@@ -34,7 +34,7 @@ class ModelConfig:
     """The architecture of a video transformer.
 
     Sizes are in pixels and frames of the input. What only changes how the same numbers are computed
-    (`dtype`, `scan`, `remat`) stands last. Raises `UserError` (a ValueError) that names the field.
+    (`dtype`, `attention_chunk`, `scan`, `remat`) stands last. Raises `UserError` (a ValueError) that names the field.
     """
 
     num_classes: int | tuple[tuple[str, int], ...]  # several heads: (("verb", 97), ("noun", 300))
@@ -64,6 +64,7 @@ class ModelConfig:
     attention_dropout: float = 0.0
     stochastic_depth: float = 0.0  # of the last layer; rises linearly from 0
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters are float32
+    attention_chunk: int = 0  # queries that attend at a time, where a sequence is longer; 0: all
     scan: bool = False  # one compiled layer, looped over, instead of num_layers copies
     remat: Literal["none", "full", "dots", "attention"] = "none"  # what the backward pass recomputes
 
@@ -87,7 +88,8 @@ class ModelConfig:
         for name in ("num_frames", "tubelet_size", "width", "num_layers", "num_heads", "mlp_dim"):
             if getattr(self, name) < 1:
                 raise UserError(f"model.{name}: {getattr(self, name)} is not at least 1")
-        for name in ("sampled_frames", "temporal_layers", "temporal_heads", "temporal_mlp_dim", "representation_size"):
+        counts = "sampled_frames", "temporal_layers", "temporal_heads", "temporal_mlp_dim"
+        for name in (*counts, "representation_size", "attention_chunk"):
             if getattr(self, name) < 0:
                 raise UserError(f"model.{name}: {getattr(self, name)} is negative")
         self.grid_of(self.num_frames, *self.image_size)

@@ -11,6 +11,7 @@ def vivit() -> Any:
     config.model.update(dtype="bfloat16", embedding_initializer="central_frame")
     config.data.update(stride=2.0, crop="jitter")
     short_side(config, 256)
+    config.augment.flip = 0.5
     config.optimizer.update(name="sgd", momentum=0.9, clip_norm=1.0)
     config.schedule.update(name="cosine", warmup_epochs=2.5)
     config.train.update(batch_size=64, checkpoint_every=1000)
@@ -45,6 +46,7 @@ def timesformer() -> Any:
     config.init_from = "google/vit-base-patch16-224-in21k"
     config.model.dtype = "bfloat16"
     config.data.update(short_clips="hold", crop="jitter", crop_short_side=(256, 320), eval_resize=224)
+    config.augment.flip = 0.5
     config.optimizer.update(name="sgd", momentum=0.9, nesterov=True, weight_decay=1e-4, clip_norm=0.0, no_decay="^$")
     config.schedule.update(name="step", learning_rate=0.005, step_epochs=(11.0, 14.0), step_factor=0.1)
     config.train.update(batch_size=64, epochs=15.0, checkpoint_every=1000)

@@ -8,6 +8,7 @@ product over all steps of all layers. Projections, MLPs and the sizes of values 
 The product is taken from the pooled token downwards, so what is kept is one row of it, never the [N, N] matrix.
 """
 
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -40,8 +41,8 @@ def ungrouped(axes: str, groups: jax.Array, shape: tuple[int, ...]) -> jax.Array
 
 def _pattern(axes: str, shape: tuple[int, ...]) -> tuple[str, dict[str, int]]:
     left, right = AXES[axes].replace(" n d", "").split(" -> ")
-    merged = right.startswith("(")
-    right = f"b ({right.removeprefix('(b ')}" if merged else right.replace("b ", "b () ", 1)
+    batch, *groups, tokens = re.findall(r"\([^)]*\)|\w", right)
+    right = f"{batch} ({' '.join(group.strip('()') for group in groups)}) {tokens}"
     sizes = {name: 2 for name in "ijk" if name in left}
     for axis, size, half in zip("thw", shape[1:], "kij", strict=True):
         sizes[axis] = size // sizes.get(half, 1)

@@ -81,12 +81,19 @@ def dropout(x: jax.Array, rate, key: jax.Array | None, shape: tuple[int, ...] | 
 
 def dot_product_attention(
     q: Float[Array, "*G L N d"],
-    k: Float[Array, "*G L N d"],
-    v: Float[Array, "*G L N d"],
+    k: Float[Array, "*G M N d"],
+    v: Float[Array, "*G M N d"],
     rate: float = 0.0,
     key: jax.Array | None = None,
-) -> tuple[Float[Array, "*G L N d"], Float[Array, "*G N L L"]]:
-    """softmax(q k' / sqrt(d)) v within each group, softmax in float32; also the weights before dropout."""
+    chunk: int = 0,
+) -> tuple[Float[Array, "*G L N d"], Float[Array, "*G N L M"]]:
+    """softmax(q k' / sqrt(d)) v within each group, softmax in float32; also the weights before dropout.
+
+    With `chunk`, so many queries at a time: no more of the weights is in memory at once, and the backward pass computes
+    them again. What is dropped is then drawn query by query.
+    """
+    if chunk and q.shape[-3] > chunk:
+        return _in_chunks(q, k, v, rate, key, chunk)
     logits = jnp.einsum("...lnd,...mnd->...nlm", q * q.shape[-1] ** -0.5, k)
     logits = checkpoint_name(logits.astype(jnp.float32), "attention")
     weights = checkpoint_name(jax.nn.softmax(logits).astype(v.dtype), "attention")
@@ -94,7 +101,19 @@ def dot_product_attention(
     return jnp.einsum("...nlm,...mnd->...lnd", dropped, v), weights
 
 
-def attend(axes: str, qkv: Tokens, rate: float, key: jax.Array | None) -> tuple[Tokens, jax.Array]:
+def _in_chunks(q, k, v, rate: float, key: jax.Array | None, chunk: int) -> tuple[jax.Array, jax.Array]:
+    @jax.checkpoint
+    def one(query_and_key):
+        query, key = query_and_key
+        out, weights = dot_product_attention(query[..., None, :, :], k, v, rate, key)
+        return out[..., 0, :, :], weights[..., 0, :]
+
+    keys = None if key is None else jax.random.split(key, q.shape[-3])
+    out, weights = jax.lax.map(one, (jnp.moveaxis(q, -3, 0), keys), batch_size=chunk)
+    return jnp.moveaxis(out, 0, -3), jnp.moveaxis(weights, 0, -2)
+
+
+def attend(axes: str, qkv: Tokens, rate: float, key: jax.Array | None, chunk: int) -> tuple[Tokens, jax.Array]:
     """Attention along `axes` of AXES.
 
     Args:
@@ -112,7 +131,7 @@ def attend(axes: str, qkv: Tokens, rate: float, key: jax.Array | None) -> tuple[
         copies = [jnp.broadcast_to(c.reshape(*c.shape[:2], *(1,) * (q.ndim - 4), *c.shape[2:]), shape) for c in qkv.cls]
         with_cls = (jnp.concatenate([c, x], axis=-3) for c, x in zip(copies, (q, k, v), strict=True))
         q, k, v = (place_groups(x, right) for x in with_cls)
-    out, weights = dot_product_attention(q, k, v, rate, key)
+    out, weights = dot_product_attention(q, k, v, rate, key, chunk)
     out = place_groups(out, right)
     if qkv.cls is not None:
         cls, out = out[..., 0, :, :], out[..., 1:, :, :]  # [B, *groups, N, d]

@@ -33,9 +33,11 @@ class TubeletEmbedding(nnx.Module):
     def __call__(self, video: Float[Array, "B t h w 3"]) -> Float[Array, "B T H W D"]:
         if self.sampled_frames:
             video = video[:, uniform_frames(video.shape[1], self.sampled_frames)]
-        t, h, w, _, width = self.kernel.shape
-        tubelets = rearrange(video, "b (T t) (H h) (W w) c -> b T H W (t h w c)", t=t, h=h, w=w).astype(self.dtype)
-        return tubelets @ self.kernel[...].reshape(-1, width).astype(self.dtype) + self.bias[...].astype(self.dtype)
+        t, h, w, _, _ = self.kernel.shape
+        # Not laid out as rows of tubelets first: on TPU that takes seven times as long as the product.
+        tubelets = rearrange(video.astype(self.dtype), "b (T t) (H h) (W w) c -> b T t H h W w c", t=t, h=h, w=w)
+        tokens = jnp.einsum("bTtHhWwc,thwcd->bTHWd", tubelets, self.kernel[...].astype(self.dtype))
+        return tokens + self.bias[...].astype(self.dtype)
 
 
 def resize_axis(table: jax.Array, axis: int, size: int, method: str) -> jax.Array:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Sequence
+from functools import wraps
 from itertools import pairwise
 from typing import Any
 
@@ -95,6 +96,7 @@ def state_sharding(mesh: jax.sharding.Mesh, state):
 def on_mesh(step: Callable, mesh: jax.sharding.Mesh) -> Callable:
     """`step`, traced where models can ask for the mesh."""
 
+    @wraps(step)
     def traced(*arguments):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return step(*arguments)
