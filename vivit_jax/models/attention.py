@@ -1,5 +1,6 @@
 """Space-time attention of ViViT and TimeSformer: which axes fold into the batch, and which attend."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -113,32 +114,39 @@ def _in_chunks(q, k, v, rate: float, key: jax.Array | None, chunk: int) -> tuple
     return jnp.moveaxis(out, 0, -3), jnp.moveaxis(weights, 0, -2)
 
 
-def attend(axes: str, qkv: Tokens, rate: float, key: jax.Array | None, chunk: int) -> tuple[Tokens, jax.Array]:
+def attend(
+    axes: str, queries_keys_values: Sequence[Tokens], rate: float, key: jax.Array | None, chunk: int
+) -> tuple[Tokens, jax.Array]:
     """Attention along `axes` of AXES.
 
     Args:
-      qkv: of patches [3, B, T, H, W, N, d] and, where CLS takes part, of CLS [3, B, 1 or T, N, d].
+      queries_keys_values: each of patches [B, T, H, W, N, d] and, where CLS takes part, of CLS [B, 1, N, d].
     Returns:
       tokens as one of the three, or None for CLS; attention weights [B, groups, N, L, L], CLS first.
     """
-    pattern, grid = AXES[axes], qkv.patches.shape[2:5]
+    pattern, (first, *_) = AXES[axes], queries_keys_values
     sizes = {name: 2 for name in "ijk" if name in pattern}
     left, right = pattern.split(" -> ")
-    q, k, v = (place_groups(rearrange(x, pattern, **sizes), right) for x in qkv.patches)
+    q, k, v = (
+        place_groups(_with_cls(place_groups(rearrange(x.patches, pattern, **sizes), right), x.cls), right)
+        for x in queries_keys_values
+    )
     cls = None
-    if qkv.cls is not None:
-        shape = (*q.shape[:-3], 1, *q.shape[-2:])  # one for each group
-        copies = [jnp.broadcast_to(c.reshape(*c.shape[:2], *(1,) * (q.ndim - 4), *c.shape[2:]), shape) for c in qkv.cls]
-        with_cls = (jnp.concatenate([c, x], axis=-3) for c, x in zip(copies, (q, k, v), strict=True))
-        q, k, v = (place_groups(x, right) for x in with_cls)
     out, weights = dot_product_attention(q, k, v, rate, key, chunk)
     out = place_groups(out, right)
-    if qkv.cls is not None:
+    if first.cls is not None:
         cls, out = out[..., 0, :, :], out[..., 1:, :, :]  # [B, *groups, N, d]
-        own = qkv.cls.shape[2] > 1
-        cls = cls if own else cls.mean(tuple(range(1, cls.ndim - 2))).reshape(qkv.cls.shape[1:])
-        cls = place(cls, "b t n d")
-    for axis, size, half in zip("thw", grid, "kij", strict=True):
+        cls = place(cls.mean(tuple(range(1, cls.ndim - 2)))[:, None], "b t ... n d")
+    for axis, size, half in zip("thw", first.patches.shape[1:4], "kij", strict=True):
         sizes[axis] = size // sizes.get(half, 1)
     patches = rearrange(place_groups(out, right), f"{right} -> {left}", **sizes)
-    return Tokens(place(patches, "b t h w n d"), cls), weights.reshape(weights.shape[0], -1, *weights.shape[-3:])
+    return Tokens(place(patches, "b t ... n d"), cls), weights.reshape(weights.shape[0], -1, *weights.shape[-3:])
+
+
+def _with_cls(groups: jax.Array, cls: jax.Array | None) -> jax.Array:
+    """[B, *groups, L, N, d] with CLS [B, 1, N, d] as the first token of each group."""
+    if cls is None:
+        return groups
+    copies = jnp.expand_dims(cls, tuple(range(1, groups.ndim - 3)))
+    copies = jnp.broadcast_to(copies, (*groups.shape[:-3], 1, *groups.shape[-2:]))
+    return jnp.concatenate([copies, groups], axis=-3)

@@ -16,8 +16,9 @@ MESH_AXES: dict[str, Any] = {"b": ("data", "fsdp"), "t": "context", "n": "tensor
 
 
 def place(x: jax.Array, axes: str) -> jax.Array:
-    """`x` with its axes, a letter each, on those of the mesh: batch, time, heads n, hidden width m; others whole."""
-    return _constrained(x, [MESH_AXES.get(axis) for axis in axes.split()])
+    """`x` with its axes, as in `b t ... n d`, on those of the mesh: batch, time, heads n, hidden width m."""
+    first, last = ([MESH_AXES.get(axis) for axis in part.split()] for part in axes.split("..."))
+    return _constrained(x, first + [None] * (x.ndim - len(first) - len(last)) + last)
 
 
 def place_groups(x: jax.Array, axes: str) -> jax.Array:

@@ -90,7 +90,7 @@ class VideoTransformer(nnx.Module):
         if return_taps not in (False, True, "attention"):
             raise UserError(f"return_taps: {return_taps!r} is none of False, True, 'attention'")
         features, taps = self._features(video, key, cast(Taps, return_taps))
-        logits = {name: place(head(features.astype(jnp.float32)), "b k") for name, head in self.heads.items()}
+        logits = {name: place(head(features.astype(jnp.float32)), "b ... k") for name, head in self.heads.items()}
         if isinstance(self.config.num_classes, int):
             logits = logits["head"]
         return (logits, taps | {"features": features}) if return_taps else logits
@@ -115,7 +115,7 @@ class VideoTransformer(nnx.Module):
         if self.temporal_encoder is not None:
             tokens, seen["temporal_encoder"] = self.temporal_encoder(pooled[:, :, None, None], key_temporal, taps)
             pooled = self.temporal_encoder.pool(tokens)
-        pooled = place(pooled[:, 0], "b d")
+        pooled = place(pooled[:, 0], "b ... d")
         return (jnp.tanh(self.pre_logits(pooled)) if self.pre_logits else pooled), seen
 
     def _check_grid(self, grid: tuple[int, int, int]):
