@@ -14,6 +14,16 @@ jax.config.update("jax_default_matmul_precision", "highest")
 install_import_hook("vivit_jax.models", "beartype.beartype")  # shapes in signatures are checked
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory, worker_id):
+    """Programs are compiled once for all test processes and the commands that they start."""
+    root = tmp_path_factory.getbasetemp()
+    folder = str((root if worker_id == "master" else root.parent) / "compiled")
+    os.environ |= {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3"}
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory, worker_id):
     """A small ingested dataset, one for all test processes."""

@@ -140,8 +140,10 @@ def test_where_none_can_be_read_nothing_is_overwritten(data_dir, run_of_three, t
     assert "\n" not in str(caught.value) and saved_steps(workdir) == [2, 4, 6]
 
 
-def test_what_was_compiled_is_kept(data_dir, tmp_path):
+def test_what_was_compiled_is_kept(data_dir, tmp_path, monkeypatch):
     """A second start takes its programs from the workdir."""
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        monkeypatch.delenv(name)
     flags = ["--config.train.epochs=1.0"]
     assert runs.run(runs.command(data_dir, tmp_path / "run", *flags)).returncode == 0
     kept = {path.name for path in (tmp_path / "run" / "compiled").iterdir()}
