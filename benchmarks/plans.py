@@ -2,36 +2,38 @@
 
     python benchmarks/plans.py [v5e|v6e|v5p|long|scaling ...]
 
-Each plan is a process of its own, and skipped where results/plans.json has it already.
+Each plan is a process of its own, and skipped where results/plans.json has it already. The tables go to docs/plans.md.
 """
 
 import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results" / "plans.json"
-CONFIGS = Path(__file__).parents[1] / "configs"
+HERE = Path(__file__).parent
+RESULTS, TABLES, CONFIGS = HERE / "results" / "plans.json", HERE.parent / "docs" / "plans.md", HERE.parent / "configs"
+Request = tuple[str, str, str, list[str]]  # name, config, topology, flags
 
 
-def recipes(topology: str):
+def recipes(topology: str) -> Iterator[Request]:
     """Every config at its own global batch."""
     for path in sorted(CONFIGS.glob("*.py")):
         yield f"{path.stem} on {topology}", path.stem, topology, []
 
 
-def long():
+def long() -> Iterator[Request]:
     """Divided attention over long clips, each on a group of devices that share its time steps."""
     for frames, (batch, context) in {96: (64, 4), 384: (64, 4), 1024: (32, 8)}.items():
         flags = [f"--config.model.num_frames={frames}", "--config.model.remat=full", "--config.model.scan=true"]
         flags += [f"--config.train.batch_size={batch}", f"--config.evaluation.batch_size={batch}"]
         flags += [f"--config.mesh.context={context}"]
-        yield f"timesformer_l {frames} frames on v5e:16x16", "k400_timesformer_l", "v5e:16x16", flags
+        yield f"timesformer_l, {frames} frames", "k400_timesformer_l", "v5e:16x16", flags
 
 
-def scaling():
+def scaling() -> Iterator[Request]:
     """As many clips on each chip of ever larger slices."""
     for shape, chips in {"2x4": 8, "8x8": 64, "16x16": 256}.items():
         for kind in ("data", "fsdp"):
@@ -40,38 +42,84 @@ def scaling():
             yield f"k400_fe, {kind}, {chips} chips", "k400_fe", f"v5e:{shape}", flags
 
 
-def plan(config: str, topology: str, flags: list[str]) -> dict:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "plan.json"
-        command = [sys.executable, "-m", "vivit_jax.main", f"--config=configs/{config}.py", "--mode=plan"]
-        command += [f"--topology={topology}", f"--plan_json={path}", *flags]
-        done = subprocess.run(command, cwd=CONFIGS.parent, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
-        return json.loads(path.read_text())
-
-
 PARTS = {
     **{slice.split(":")[0]: partial(recipes, slice) for slice in ("v5e:16x16", "v6e:16x16", "v5p:8x8x4")},
     "long": long,
     "scaling": scaling,
 }
+TITLES = {
+    "v5e": "Recipes on v5e:16x16",
+    "v6e": "Recipes on v6e:16x16",
+    "v5p": "Recipes on v5p:8x8x4",
+    "long": "Long clips: divided attention, everything rematerialized",
+    "scaling": "Weak scaling: ViViT-B FE, two clips on each chip",
+}
+
+
+def plan(config: str, topology: str, flags: list[str]) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "plan.json"
+        command = [sys.executable, "-m", "vivit_jax.main", f"--config=configs/{config}.py", "--mode=plan"]
+        command += [f"--topology={topology}", f"--plan_json={path}", *flags]
+        done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+        return json.loads(path.read_text())
+
+
+def row(name: str, facts: dict) -> str:
+    mesh = " x ".join(f"{axis} {size}" for axis, size in facts["mesh"].items() if size > 1)
+    used, limit = facts["hbm_bytes_per_chip"] / 2**30, facts["hbm_limit_bytes"] / 2**30
+    moved = sum(kind["bytes"] for kind in facts["collectives"].values()) / 2**20
+    cells = [
+        name.split(" on ")[0],
+        facts["batch_size"],
+        mesh,
+        f"{'fits' if facts['fits'] else '**does not fit**'}, {used:.1f} of {limit:.1f} GiB",
+        f"{facts['multiply_adds_per_clip'] / 1e9:,.0f}G",
+        f"{facts['bytes_accessed_per_step'] / 1e9:,.0f} GB",
+        f"{facts['estimated_cycles_per_step'] / 1e6:,.1f}M",
+        f"{facts['estimated_clips_per_second'] or 0:,.0f}",
+        f"{facts['estimated_utilization'] or 0:.2f}",
+        f"{moved:,.0f} MiB, {1e3 * facts['least_collective_seconds']:.1f} ms",
+    ]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def tables(kept: dict[str, dict]) -> str:
+    heads = "plan", "clips", "mesh", "HBM per chip", "multiply-adds per clip", "bytes accessed per chip"
+    heads = (
+        *heads,
+        "cycles (estimate)",
+        "clips/s (estimate)",
+        "utilization (estimate)",
+        "collectives per chip, at least",
+    )
+    versions = sorted({f"jax {facts['jax']}, libtpu {facts['libtpu']}" for facts in kept.values()})
+    text = "# Plans\n\nMade by `python benchmarks/plans.py` with " + "; ".join(versions) + ". "
+    text += (
+        "Nothing was run: cycles are the compiler's\nestimate, which leaves collectives out; beside it is the least "
+    )
+    text += (
+        "time that their bytes take, if nothing hides them. [How to\nread a plan](pods.md#2-knowing-before-paying).\n"
+    )
+    for part, requests in PARTS.items():
+        rows = [row(name, kept[name]) for name, *_ in requests() if name in kept]
+        if rows:
+            lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads), *rows]
+            text += f"\n## {TITLES[part]}\n\n" + "\n".join(lines) + "\n"
+    return text
 
 
 def main(parts: list[str]) -> None:
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for part in parts or PARTS:
         for name, config, topology, flags in PARTS[part]():
-            if name in kept:
-                continue
-            kept[name] = {"config": config, "flags": flags, **plan(config, topology, flags)}
-            RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
-            print(
-                name,
-                "fits" if kept[name]["fits"] else "DOES NOT FIT",
-                kept[name]["estimated_cycles_per_step"],
-                flush=True,
-            )
+            if name not in kept:
+                kept[name] = {"config": config, "flags": flags, **plan(config, topology, flags)}
+                RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+                print(row(name, kept[name]), flush=True)
+    TABLES.write_text(tables(kept))
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def made(cycles: int = 1_500_000_000, fits: bool = True, **changes) -> Plan:
     module = hlo.Module(cycles, kernels=2)
     memory = {"parameters": 2**30, "temporaries": 2**31}
     mesh = {"data": 4, "fsdp": 1, "context": 1, "tensor": 1}
-    return replace(Plan("v5e:2x2", 4, 4, "train", 8, mesh, memory, fits, 10**12, module, 1e9), **changes)
+    return replace(Plan("v5e:2x2", 4, 4, "train", 8, mesh, memory, fits, 10**12, module, 1e9, "0.0.1"), **changes)
 
 
 def test_rates_follow_from_cycles():

@@ -143,12 +143,12 @@ def kill_at(arguments, workdir, step: int) -> int:
     return int(json.loads(path.read_text().splitlines()[-1])["step"]) if path.exists() else 0
 
 
-def test_killed_at_five_steps_it_ends_where_an_uninterrupted_run_ends(data_dir, tmp_path):
+def test_killed_twice_it_ends_where_an_uninterrupted_run_ends(data_dir, tmp_path):
     """Bit for bit: parameters, optimizer and the log of every loss."""
     flags = ("--config.train.epochs=25.0", "--config.train.checkpoint_every=4")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert runs.run(runs.command(data_dir, whole, *flags)).returncode == 0
-    killed = [kill_at(runs.command(data_dir, broken, *flags), broken, step) for step in (2, 11, 20, 29, 38)]
+    killed = [kill_at(runs.command(data_dir, broken, *flags), broken, step) for step in (2, 20)]
     assert killed == sorted(set(killed)) and killed[-1] < 50, killed
     result = runs.run(runs.command(data_dir, broken, *flags))
     assert result.returncode == 0, result.stderr

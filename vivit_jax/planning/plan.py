@@ -38,6 +38,7 @@ class Plan:
     multiply_adds: int  # of one clip, forward
     module: hlo.Module
     bytes_accessed: float
+    libtpu: str  # its version
 
     @property
     def chip(self) -> Chip:
@@ -91,7 +92,7 @@ class Plan:
             "custom_kernels_without_estimate": self.module.kernels,
             "loops_of_unknown_length": self.module.unknown_loops,
             "jax": jax.__version__,
-            "libtpu": metadata.version("libtpu"),
+            "libtpu": self.libtpu,
         }
 
 
@@ -133,13 +134,13 @@ def make_plan(config: Config, topology: str, step: Step = "train", write_hlo: Pa
     except jax.errors.JaxRuntimeError as error:
         wanted = _wanted(str(error))
         memory["temporaries"] = max(0, wanted - sum(memory.values()))
-        return Plan(*facts, memory, False, adds, hlo.Module(), 0.0)
+        return Plan(*facts, memory, False, adds, hlo.Module(), 0.0, metadata.version("libtpu"))
     text, analysis = compiled.as_text() or "", cast(Any, compiled.memory_analysis())
     if write_hlo:
         write_hlo.write_text(text, encoding="utf-8")
     memory["temporaries"] = int(analysis.temp_size_in_bytes) + int(analysis.generated_code_size_in_bytes)
     accessed = float((compiled.cost_analysis() or {}).get("bytes accessed", 0.0))
-    return Plan(*facts, memory, True, adds, hlo.read(text), accessed)
+    return Plan(*facts, memory, True, adds, hlo.read(text), accessed, metadata.version("libtpu"))
 
 
 def abstract_batch(program: Program, step: Step) -> dict[str, Any]:
