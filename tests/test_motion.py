@@ -171,7 +171,10 @@ def test_an_interrupted_generation_leaves_nothing_that_looks_complete(tmp_path, 
     program = (
         f"from vivit_jax.data import motion_files; motion_files.generate({str(tmp_path / 'videos')!r}, num_train=80000)"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL, cwd=REPOSITORY)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stderr=subprocess.DEVNULL, cwd=REPOSITORY,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a shell ignores SIGINT for what it starts with &
+    )  # fmt: skip
     deadline = time.monotonic() + 30
     while not list(tmp_path.rglob("*.mp4")) and time.monotonic() < deadline:
         time.sleep(0.05)
