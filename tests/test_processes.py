@@ -65,6 +65,7 @@ def compare(workdir: Path, alone: Path) -> None:
     assert ours["num_videos"] == 24
 
 
+@pytest.mark.slow
 def test_four_processes_are_one_run(data_dir, alone, tmp_path):
     """Mixup, erasing and crops included; evaluation covers every video once."""
     out = finish(start(data_dir, tmp_path, 4))
@@ -104,7 +105,7 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(data_dir, 
     assert [line["step"] for line in runs.log(tmp_path)] == list(range(1, 7))
 
 
-def test_asked_to_end_all_processes_save_the_same_step(data_dir, alone, tmp_path):
+def test_asked_to_end_all_processes_save_the_same_step(data_dir, tmp_path):
     """One of them is told, as when a cloud takes one machine back."""
     processes = start(data_dir, tmp_path, 2, "--config.train.checkpoint_every=1000")
     deadline = time.monotonic() + 120
@@ -114,8 +115,6 @@ def test_asked_to_end_all_processes_save_the_same_step(data_dir, alone, tmp_path
     processes[1].terminate()
     out = finish(processes)
     assert "is saved at step" in out[0] and saved_steps(tmp_path) and not (tmp_path / "metrics.json").exists()
-    finish(start(data_dir, tmp_path, 2, "--config.train.checkpoint_every=1000"))
-    compare(tmp_path, alone)
 
 
 @pytest.mark.parametrize(
