@@ -15,6 +15,7 @@ from models import make
 from test_training import assert_equal, final_state
 from vivit_jax.checkpoints.parameters import paths
 from vivit_jax.errors import UserError
+from vivit_jax.sections import Optimizer
 from vivit_jax.training import loop
 from vivit_jax.training.optimizer import layer_depths, make_optimizer
 from vivit_jax.training.run import open_run
@@ -128,3 +129,23 @@ def test_class_names_go_from_the_workdir_to_what_is_saved(data_dir, tmp_path):
     assert len(model.labels) == 8 and "grow" in model.labels
     vivit_jax.save_pretrained(model, tmp_path / "saved")
     assert vivit_jax.load_model(tmp_path / "saved").labels == model.labels
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_momentum_in_bfloat16_takes_half_and_moves_alike(name):
+    """The first moment alone; parameters and the second stay float32."""
+    params = {"kernel": jax.random.normal(jax.random.key(0), (16, 8))}
+    grads = {"kernel": jax.random.normal(jax.random.key(1), (16, 8))}
+    moved = {}
+    for dtype in ("float32", "bfloat16"):
+        settings = Optimizer(name=name, momentum_dtype=dtype, clip_norm=0.0)
+        optimizer = make_optimizer(settings, lambda _: 0.1)
+        state = optimizer.init(params)
+        kinds = sorted(str(x.dtype) for x in jax.tree.leaves(state) if x.shape == (16, 8))
+        assert kinds == sorted([dtype] + ["float32"] * (name == "adamw"))
+        for _ in range(2):
+            updates, state = optimizer.update(grads, state, params)
+        moved[dtype] = updates["kernel"]
+        assert moved[dtype].dtype == jnp.float32
+    np.testing.assert_allclose(moved["bfloat16"], moved["float32"], rtol=0.02, atol=1e-3)
+    assert np.abs(moved["bfloat16"] - moved["float32"]).max() > 0

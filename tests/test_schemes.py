@@ -10,7 +10,7 @@ from flax import nnx
 
 import naive
 from models import ALL, make, video
-from vivit_jax.models.attention import SCHEMES, Tokens, dropout
+from vivit_jax.models.attention import SCHEMES, Tokens, dot_product_attention, dropout
 
 DROPPING = ("vivit_ti16x2_fe", "timesformer_b")  # random masks make compiling slow
 
@@ -120,3 +120,35 @@ def test_dropout_keeps_the_mean():
     np.testing.assert_allclose(dropout(x, 0.3, jax.random.key(0)).mean(), 2.0, rtol=0.05)
     dropped = dropout(x, 0.3, jax.random.key(0), (4, 1))
     assert all(len(np.unique(row)) == 1 for row in np.asarray(dropped))
+
+
+@pytest.mark.parametrize("chunk", [5, 16])
+def test_chunks_of_queries_change_nothing(chunk):
+    """In values, weights and gradients, whether they divide the sequence or not; and in what a model says."""
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 3, 33, 2, 8))
+
+    def attended(chunk):
+        def loss(q, k, v):
+            out, weights = dot_product_attention(q, k, v, chunk=chunk)
+            return jnp.sin(out).sum() + jnp.cos(3 * weights).sum(), (out, weights)
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(q, k, v)
+
+    for ours, whole in zip(jax.tree.leaves(attended(chunk)), jax.tree.leaves(attended(0)), strict=True):
+        np.testing.assert_allclose(ours, whole, atol=1e-5)
+    call = nnx.jit(lambda model: model(video()))
+    model = make("vivit_ti16x2")
+    np.testing.assert_allclose(call(make("vivit_ti16x2", attention_chunk=chunk)), call(model), atol=1e-5)
+
+
+def test_chunks_take_less_memory():
+    """Of the weights no more than a chunk's are there at a time, backwards too."""
+    q, k, v = (jax.ShapeDtypeStruct((1, 1024, 2, 8), jnp.float32) for _ in range(3))
+
+    def temporaries(chunk):
+        loss = jax.grad(
+            lambda q, k, v: jnp.sin(dot_product_attention(q, k, v, chunk=chunk)[0]).sum(), argnums=(0, 1, 2)
+        )
+        return jax.jit(loss).lower(q, k, v).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(64) < temporaries(0) / 4
