@@ -17,7 +17,7 @@ from pathlib import Path
 
 from train import RESULTS, machine
 
-ROUNDS = 5
+ROUNDS = 3
 MAIN = [sys.executable, "-m", "vivit_jax.main"]
 RUN = ["--config=configs/demo.py", "--config.train.log_every=1", "--config.train.checkpoint_every=1"]
 MODELS = {
