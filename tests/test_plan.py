@@ -99,7 +99,7 @@ def test_search_keeps_what_is_faster_and_fits(monkeypatch, capsys):
         return made(100 - 10 * (mesh.fsdp == 4) - 20 * (model.remat == "dots"), model.remat != "none")
 
     monkeypatch.setattr(search, "make_plan", plan)
-    best, found = search.fastest(config, made(100, fits=False), None)
+    best, found = search.fastest(config, made(100, fits=False))
     assert search.flags(best) == [
         "--config.mesh.data=1", "--config.mesh.fsdp=4", "--config.mesh.context=1", "--config.mesh.tensor=1",
         "--config.train.accumulate=1", "--config.model.remat=dots", "--config.model.scan=False",

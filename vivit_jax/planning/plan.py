@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -39,6 +39,7 @@ class Plan:
     module: hlo.Module
     bytes_accessed: float
     libtpu: str  # its version
+    text: str = field(default="", repr=False)  # of the optimized module
 
     @property
     def chip(self) -> Chip:
@@ -96,15 +97,15 @@ class Plan:
         }
 
 
-def known_classes(config: Config) -> int | dict[str, int]:
-    """The dataset's, where it is there; else the head is counted with one."""
+def known_classes(config: Config) -> int | dict[str, int] | None:
+    """The dataset's, where it is there."""
     try:
         return VideoDataset(config.data.data_dir, config.data.name).num_classes
     except UserError:
-        return 1
+        return None
 
 
-def make_plan(config: Config, topology: str, step: Step = "train", write_hlo: Path | None = None) -> Plan:
+def make_plan(config: Config, topology: str, step: Step = "train") -> Plan:
     """Compiles the real step of `config` for a slice.
 
     Raises:
@@ -113,7 +114,7 @@ def make_plan(config: Config, topology: str, step: Step = "train", write_hlo: Pa
     devices = slice_devices(topology)
     if config.augment.flip is None:  # which the names of the classes decide; it costs the same
         config = replace(config, augment=replace(config.augment, flip=0.5))
-    model = config.model.architecture(known_classes(config))
+    model = config.model.architecture(known_classes(config) or 1)
     size = getattr(config, step).batch_size
     program = assemble(config, model, 100 * size, devices)
     state, batch = program.abstract_state(), abstract_batch(program, step)
@@ -136,11 +137,9 @@ def make_plan(config: Config, topology: str, step: Step = "train", write_hlo: Pa
         memory["temporaries"] = max(0, wanted - sum(memory.values()))
         return Plan(*facts, memory, False, adds, hlo.Module(), 0.0, metadata.version("libtpu"))
     text, analysis = compiled.as_text() or "", cast(Any, compiled.memory_analysis())
-    if write_hlo:
-        write_hlo.write_text(text, encoding="utf-8")
     memory["temporaries"] = int(analysis.temp_size_in_bytes) + int(analysis.generated_code_size_in_bytes)
     accessed = float((compiled.cost_analysis() or {}).get("bytes accessed", 0.0))
-    return Plan(*facts, memory, True, adds, hlo.read(text), accessed, metadata.version("libtpu"))
+    return Plan(*facts, memory, True, adds, hlo.read(text), accessed, metadata.version("libtpu"), text)
 
 
 def abstract_batch(program: Program, step: Step) -> dict[str, Any]:
@@ -168,8 +167,8 @@ def local_bytes(tree: Any) -> int:
 
 def _wanted(message: str) -> int:
     """Bytes that did not fit, from the compiler's error; anything else that it has to say is raised."""
-    found = re.search(r"Used ([\d.]+)([GM]) of|\(([\d.]+)([GM])\) exceeds", message)
+    found = re.search(r"Used ([\d.]+)([MGT]) of|\(([\d.]+)([MGT])\) exceeds", message)
     if "RESOURCE_EXHAUSTED" not in message or not found:
         raise UserError(f"--mode=plan: the compiler fails: {message.splitlines()[0][:300]}")
     number, unit = (found[1], found[2]) if found[1] else (found[3], found[4])
-    return int(float(number) * {"G": 2**30, "M": 2**20}[unit])
+    return int(float(number) * {"M": 2**20, "G": 2**30, "T": 2**40}[unit])

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from vivit_jax.config import Config
-from vivit_jax.files import write_json
-from vivit_jax.planning.plan import Plan, make_plan
+from vivit_jax.errors import UserError
+from vivit_jax.files import write_bytes, write_json
+from vivit_jax.planning.plan import Plan, known_classes, make_plan
 from vivit_jax.planning.search import fastest, flags
 
 
@@ -14,17 +15,24 @@ def report(config: Config, topology: str, step: Any, json: Path | None, hlo: Pat
     """Plans, prints, and writes what was asked for.
 
     Raises:
-      UserError: there is no such slice, or the config does not fit on its devices.
+      UserError: there is no such slice, the config does not fit on its devices, or a file cannot be written.
     """
-    plan = make_plan(config, topology, step, hlo)
+    if known_classes(config) is None and "num_classes" not in config.model.overrides:
+        print("config.model.num_classes is not set and the dataset is not there: the head is planned with one class")
+    plan = make_plan(config, topology, step)
     if search:
-        config, plan = fastest(config, plan, hlo)
+        config, plan = fastest(config, plan)
     for line in lines(plan):
         print(line)
     if search:
-        print("\nThe fastest that fits: " + " ".join(flags(config)))
-    if json:
-        write_json(json, plan.as_dict() | ({"flags": flags(config)} if search else {}))
+        print(f"\n{'The fastest that fits' if plan.fits else 'Nothing fits; the nearest'}: {' '.join(flags(config))}")
+    try:
+        if json:
+            write_json(json, plan.as_dict() | ({"flags": flags(config)} if search else {}))
+        if hlo:
+            write_bytes(hlo, plan.text.encode())
+    except OSError as error:
+        raise UserError(f"--plan_json, --plan_hlo: cannot write to {error.filename}: {error.strerror}") from error
 
 
 def lines(plan: Plan) -> Iterator[str]:

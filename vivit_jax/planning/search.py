@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from vivit_jax.config import Config, from_dict, to_dict
@@ -11,26 +10,27 @@ from vivit_jax.errors import UserError
 from vivit_jax.planning.plan import Plan, make_plan
 
 
-def fastest(config: Config, plan: Plan, hlo: Path | None) -> tuple[Config, Plan]:
+def fastest(config: Config, plan: Plan) -> tuple[Config, Plan]:
     """Changes one thing after another, and keeps what makes the step faster and fits.
 
     The batch stays what the recipe says; what changes is how it is split and what is kept of it. Plans are compared
     by the compiler's estimate and the collectives' least time together: how much of it is hidden is not known.
     """
     print(f"{_summary(plan)}: as configured")
-    for options in (meshes(config, plan), remats(), scans(), parts(config, plan)):
-        for change in options:
+    for options in (parts, meshes, remats, scans):
+        for change in options(config, plan):
             candidate = changed(config, change)
+            if candidate == config:
+                continue
             try:
                 other = make_plan(candidate, plan.topology, plan.step)
-            except UserError:  # does not divide
+            except UserError as error:  # it does not divide, or the compiler fails
+                print(f"{'cannot be planned':>33}: {' '.join(flags_of(change))} ({error})", flush=True)
                 continue
             better = _key(other) < _key(plan)
             print(f"{_summary(other)}: {' '.join(flags_of(change))}{' <- better' if better else ''}", flush=True)
             if better:
                 config, plan = candidate, other
-    if hlo:
-        make_plan(config, plan.topology, plan.step, hlo)
     return config, plan
 
 
@@ -48,20 +48,22 @@ def meshes(config: Config, plan: Plan) -> Iterator[Change]:
             yield {"mesh": sizes}
 
 
-def remats() -> Iterator[Change]:
-    yield from ({"model": {"remat": policy}} for policy in ("none", "attention", "dots", "full"))
+def remats(config: Config, plan: Plan) -> Iterator[Change]:
+    """What the backward pass of training computes again."""
+    if plan.step == "train":
+        yield from ({"model": {"remat": policy}} for policy in ("none", "attention", "dots", "full"))
 
 
-def scans() -> Iterator[Change]:
+def scans(config: Config, plan: Plan) -> Iterator[Change]:
+    """One layer in a loop, or all of them in a row."""
     yield from ({"model": {"scan": scan}} for scan in (False, True))
 
 
 def parts(config: Config, plan: Plan) -> Iterator[Change]:
     """More and fewer clips on a chip at a time, in training."""
-    if plan.step != "train":
-        return
-    for accumulate in (config.train.accumulate * 2, config.train.accumulate // 2):
-        if accumulate:
+    now = config.train.accumulate
+    for accumulate in (now * 2, now // 2) if plan.step == "train" else ():
+        if accumulate and config.train.batch_size % accumulate == 0:
             yield {"train": {"accumulate": accumulate}}
 
 
