@@ -1,4 +1,4 @@
-"""One mesh, and where the arrays of a run lie on it; models know nothing of it but its axis `context`."""
+"""One mesh, and where states and batches lie on it; where activations do is said in `models/layout.py`."""
 
 import math
 import re
@@ -34,14 +34,18 @@ def make_mesh(
     """A mesh over all devices of all processes, or over `devices`, for so many examples at a time.
 
     Axes of -1 take, in their order, as many of the devices that are left as they can use: `data` those that a batch
-    divides over, `context` those that the time steps do, `tensor` those that heads and MLPs do.
+    divides over, `context` those that frames and time steps do, `tensor` those that heads and MLPs do.
 
     Raises:
       UserError: the axes do not multiply to the number of devices, or an axis does not divide what it splits.
     """
     count = len(devices) if devices else jax.device_count()
     axes = {name: getattr(config, name) for name in ("data", "fsdp", "context", "tensor")}
-    usable = {"data": examples // axes["fsdp"], "context": model.grid[0], "tensor": heads_and_mlps(model)}
+    usable = {
+        "data": examples // axes["fsdp"],
+        "context": math.gcd(model.num_frames, model.grid[0]),
+        "tensor": heads_and_mlps(model),
+    }
     left = count // math.prod(size for size in axes.values() if size > 0)
     for name in ("data", "context", "tensor"):
         if axes[name] == -1:
@@ -50,7 +54,7 @@ def make_mesh(
     if math.prod(axes.values()) != count:
         sizes = " x ".join(f"{name} {size}" for name, size in axes.items())
         raise UserError(f"config.mesh: {sizes} does not make {count} devices")
-    for name, what in (("context", "time steps"), ("tensor", "heads and MLP widths")):
+    for name, what in (("context", "frames and time steps"), ("tensor", "heads and MLP widths")):
         if usable[name] % axes[name]:
             raise UserError(f"config.mesh.{name}: {axes[name]} does not divide {what}, whose divisor is {usable[name]}")
     kinds = (AxisType.Auto,) * len(axes)
