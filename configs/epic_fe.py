@@ -4,8 +4,8 @@ from vivit_jax import recipes
 
 
 def get_config():
-    config = recipes.large(recipes.vivit())
-    config.model.update(name="vivit_l16x2_fe", num_classes={"verb": 97, "noun": 300}, stochastic_depth=0.2)
+    config = recipes.large()
+    config.model.update(num_classes={"verb": 97, "noun": 300}, stochastic_depth=0.2)
     config.data.update(name="epic_kitchens100", stride=1.0)
     config.augment.update(randaugment=2, magnitude=15.0, mixup=0.1)
     config.schedule.learning_rate = 0.5

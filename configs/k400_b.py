@@ -4,11 +4,6 @@ from vivit_jax import recipes
 
 
 def get_config():
-    config = recipes.vivit()
-    config.init_from = "google/vit-base-patch16-224-in21k"
-    config.model.update(name="vivit_b16x2", num_classes=400, remat="attention")
-    config.data.name = "kinetics400"
-    recipes.kinetics_colors(config)
-    config.schedule.learning_rate = 0.1
-    config.train.epochs = 30.0
+    config = recipes.jittered(recipes.vivit(), "kinetics400", 400, learning_rate=0.1, epochs=30.0)
+    config.model.update(name="vivit_b16x2", remat="attention")
     return config

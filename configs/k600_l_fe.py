@@ -4,10 +4,6 @@ from vivit_jax import recipes
 
 
 def get_config():
-    config = recipes.large(recipes.vivit())
-    config.model.update(name="vivit_l16x2_fe", num_classes=600, temporal_layers=24)
-    config.data.name = "kinetics600"
-    recipes.kinetics_colors(config)
-    config.schedule.learning_rate = 0.05
-    config.train.epochs = 30.0
+    config = recipes.jittered(recipes.large(), "kinetics600", 600, learning_rate=0.05, epochs=30.0)
+    config.model.temporal_layers = 24
     return config

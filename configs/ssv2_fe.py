@@ -4,8 +4,8 @@ from vivit_jax import recipes
 
 
 def get_config():
-    config = recipes.large(recipes.vivit())
-    config.model.update(name="vivit_l16x2_fe", num_classes=174, image_size=256, stochastic_depth=0.3)
+    config = recipes.large()
+    config.model.update(num_classes=174, image_size=256, stochastic_depth=0.3)
     config.data.update(name="something_something_v2", stride=1.0)
     recipes.short_side(config, 288)
     # No flips: classes speak of left and right.

@@ -6,8 +6,9 @@ from vivit_jax.config import base
 
 
 def vivit() -> Any:
-    """ViViT's released configs: an ImageNet-21k ViT, 32 frames, SGD and cosine, 4 clips x 3 crops at test."""
+    """ViViT's released configs: an ImageNet-21k ViT-B, 32 frames, SGD and cosine, 4 clips x 3 crops at test."""
     config = base()
+    config.init_from = "google/vit-base-patch16-224-in21k"
     config.model.update(dtype="bfloat16", embedding_initializer="central_frame")
     config.data.update(stride=2.0, crop="jitter")
     short_side(config, 256)
@@ -19,10 +20,11 @@ def vivit() -> Any:
     return config
 
 
-def large(config: Any) -> Any:
-    """ViViT-L in the place of B: scanned, since it is deep."""
+def large() -> Any:
+    """ViViT-L's factorized encoder: scanned, since it is deep."""
+    config = vivit()
     config.init_from = "google/vit-large-patch16-224-in21k"
-    config.model.scan = True
+    config.model.update(name="vivit_l16x2_fe", scan=True)
     return config
 
 
@@ -31,9 +33,12 @@ def short_side(config: Any, pixels: int) -> None:
     config.data.update(eval_resize=pixels, crop_short_side=(0.9 * pixels, 1.33 * pixels))
 
 
-def kinetics_colors(config: Any) -> None:
-    """The color jitter of ViViT on Kinetics and Moments in Time."""
+def jittered(config: Any, dataset: str, num_classes: int, learning_rate: float, epochs: float) -> Any:
+    """ViViT on Kinetics and Moments in Time: colors are jittered, nothing else regularizes."""
+    config.data.name, config.model.num_classes = dataset, num_classes
     config.augment.update(jitter=0.8, grayscale=0.1)
+    config.schedule.learning_rate, config.train.epochs = learning_rate, epochs
+    return config
 
 
 def timesformer() -> Any:
