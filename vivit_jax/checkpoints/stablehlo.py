@@ -16,6 +16,7 @@ from vivit_jax.files import replacing, write_bytes, write_json
 from vivit_jax.models.video_transformer import VideoTransformer
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+FRAMES = ("stride", "target_fps", "sampling", "short_clips", "resize")
 USE = (
     "program = jax.export.deserialize(open('forward.stablehlo', 'rb').read())",
     "weights = safetensors.numpy.load_file('weights.safetensors')",
@@ -51,7 +52,9 @@ def export_forward(
     program = export.export(jax.jit(forward), platforms=tuple(platforms))(shapes, video).serialize()
     about = {
         "video": {"dtype": "uint8", "shape": ["B", *video.shape[1:]], "channels": "RGB"},
-        "stride": model.preprocessing.stride,  # frames between two that are kept
+        "frames": {
+            name: getattr(model.preprocessing, name) for name in FRAMES
+        },  # which of a video's, as `Preprocessing`
         "logits": config.heads,
         "labels": model.labels,
         "platforms": platforms,
