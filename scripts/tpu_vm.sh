@@ -33,7 +33,7 @@ everywhere() { "${tpu[@]}" ssh "$name" --zone="$zone" --worker=all --command="$1
 # What git knows of, as it stands: nothing else of this folder leaves it.
 archive=$(mktemp -d)/vivit_jax.tar.gz
 trap 'rm -rf "$(dirname "$archive")"' EXIT
-git -C "$(dirname "$0")/.." ls-files -z | tar -C "$(dirname "$0")/.." --ignore-failed-read --null -T - -czf "$archive" 2>/dev/null
+git -C "$(dirname "$0")/.." ls-files -z | tar -C "$(dirname "$0")/.." --ignore-failed-read --null -T - -czf "$archive"
 "${tpu[@]}" scp "$archive" "$name:" --zone="$zone" --worker=all
 
 everywhere "set -e

@@ -26,12 +26,10 @@ class Blocked:
             raise ImportError(name + " is blocked")
 
 sys.meta_path.insert(0, Blocked())
-try:
+import contextlib, json, os
+with contextlib.suppress(ImportError):
     import vivit_jax
     raise SystemExit("vivit_jax could be imported")
-except ImportError:
-    pass
-import json, os
 import jax, numpy as np, safetensors.numpy
 jax.config.update("jax_default_matmul_precision", "highest")
 for directory in sys.argv[1:]:

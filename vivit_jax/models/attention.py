@@ -131,9 +131,8 @@ def attend(
         place_groups(_with_cls(place_groups(rearrange(x.patches, pattern, **sizes), right), x.cls), right)
         for x in queries_keys_values
     )
-    cls = None
     out, weights = dot_product_attention(q, k, v, rate, key, chunk)
-    out = place_groups(out, right)
+    out, cls = place_groups(out, right), None
     if first.cls is not None:
         cls, out = out[..., 0, :, :], out[..., 1:, :, :]  # [B, *groups, N, d]
         cls = place(cls.mean(tuple(range(1, cls.ndim - 2)))[:, None], "b t ... n d")

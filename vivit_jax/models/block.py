@@ -20,7 +20,7 @@ class SelfAttention(nnx.Module):
     def __init__(self, config: ModelConfig, step: Step, per_frame: bool, heads: int, keys: Keys):
         width = config.width
         self.norm = layer_norm(config, keys)
-        # Query, key and value are initialized as the three matrices they are, and computed as one.
+        # One array of three matrices, each initialized as such.
         init = kernel_initializer(config)
         kernels = [init(keys(), (width, width), jnp.float32) for _ in range(3)]
         self.qkv = nnx.Param(jnp.stack(kernels).reshape(3, width, heads, -1))
@@ -37,7 +37,7 @@ class SelfAttention(nnx.Module):
         tokens = tokens if self.step.cls else tokens._replace(cls=None)
         kernels, biases = self.qkv[...].astype(self.dtype), self.qkv_bias[...].astype(self.dtype)
         normed = jax.tree.map(self.norm, tokens)
-        # Three products: of one, the parts would have to be taken apart again.
+        # Three products: what one gives would have to be taken apart, which TPUs do slowly.
         qkv = [
             jax.tree.map(
                 lambda x, i=i: place(jnp.einsum("...d,dnh->...nh", x, kernels[i]) + biases[i], "b t ... n d"), normed

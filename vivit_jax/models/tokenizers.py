@@ -34,7 +34,7 @@ class TubeletEmbedding(nnx.Module):
         if self.sampled_frames:
             video = video[:, uniform_frames(video.shape[1], self.sampled_frames)]
         t, h, w, _, _ = self.kernel.shape
-        # Not laid out as rows of tubelets first: on TPU that takes seven times as long as the product.
+        # Not laid out as rows of tubelets first, which on TPU takes longer than their product.
         tubelets = rearrange(video.astype(self.dtype), "b (T t) (H h) (W w) c -> b T t H h W w c", t=t, h=h, w=w)
         tokens = jnp.einsum("bTtHhWwc,thwcd->bTHWd", tubelets, self.kernel[...].astype(self.dtype))
         return tokens + self.bias[...].astype(self.dtype)
