@@ -8,6 +8,7 @@ from flax import nnx
 
 from models import ALL, make, video
 from vivit_jax.models.attention import SCHEMES
+from vivit_jax.models.block import Block
 from vivit_jax.models.tokenizers import resize_axis
 
 
@@ -126,3 +127,11 @@ def test_bfloat16_computes_close_to_float32():
     assert logits.dtype == jnp.float32
     difference = np.abs(logits - exact(video())).max() / np.abs(exact(video())).max()
     assert 0 < difference < 0.05
+
+
+def test_layers_that_are_alike_are_traced_once(monkeypatch):
+    traced, call = [], Block.__call__
+    monkeypatch.setattr(Block, "__call__", lambda *args: traced.append(1) or call(*args))
+    model = make("vivit_ti16x2", num_layers=5)
+    jax.make_jaxpr(model)(video())
+    assert len(traced) == 1

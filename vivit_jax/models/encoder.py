@@ -1,5 +1,6 @@
 """One stack of blocks for every scheme."""
 
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -43,6 +44,23 @@ def apart(tokens: Tokens, grid: tuple[int, ...]) -> Tokens:
     return Tokens(rearrange(row[:, :, 1:], "b t (h w) d -> b t h w d", h=grid[0]), row[:, :, 0])
 
 
+@partial(jax.jit, static_argnames=("graph", "remat", "grid", "taps"))
+def run_layer(tokens: Tokens, xs, graph: nnx.GraphDef, remat: str, grid: tuple[int, ...], taps: Taps):
+    """A block from its parameters, key and rate of stochastic depth; also what `taps` asks for.
+
+    Compiled as a function of its own, so that layers that are alike are traced once.
+    """
+
+    def block(tokens, state, key, drop_path):
+        return nnx.merge(graph, state)(tokens, key, drop_path)
+
+    if remat != "none":
+        block = jax.checkpoint(block, policy=REMAT[remat])
+    tokens, maps = block(tokens, *xs)
+    wanted = {"layers": apart(tokens, grid)} if taps else {}
+    return tokens, wanted | ({"attention": maps} if taps == "attention" else {})
+
+
 class Encoder(nnx.Module):
     """CLS, positions, a stack of blocks, and the norm and pooling that read it out."""
 
@@ -75,29 +93,20 @@ class Encoder(nnx.Module):
     def _run(self, tokens: Tokens, key: jax.Array | None, taps: Taps) -> tuple[Tokens, Any]:
         """The same numbers from the same parameters, scanned or unrolled, rematerialized or not."""
         graphs, states = zip(*(nnx.split(block) for block in self.blocks), strict=True)
-        # Without stochastic depth its mask is not computed at all; scanned, the rate has to be an array.
+        # Without stochastic depth its mask is not computed at all.
         count, rate = len(states), self.config.stochastic_depth
-        rates = [rate * i / max(count - 1, 1) for i in range(count)]
-
+        rates = jnp.linspace(0, rate, count) if rate else None
         grid = tokens.patches.shape[2:4]
-
-        def layer(tokens, xs):
-            state, key, drop_path = xs
-            tokens, maps = nnx.merge(graphs[0], state)(tokens, key, drop_path)
-            wanted = {"layers": apart(tokens, grid)} if taps else {}
-            return tokens, wanted | ({"attention": maps} if taps == "attention" else {})
-
-        if self.config.remat != "none":
-            layer = jax.checkpoint(layer, policy=REMAT[self.config.remat])
+        layer = partial(run_layer, graph=graphs[0], remat=self.config.remat, grid=grid, taps=taps)
         tokens = in_line(tokens) if self.per_frame else tokens
         if self.config.scan:
             stacked = jax.tree.map(lambda *layers: jnp.stack(layers), *states)
             keys = None if key is None else jax.random.split(key, count)
-            tokens, outputs = jax.lax.scan(layer, tokens, (stacked, keys, jnp.asarray(rates) if rate else None))
+            tokens, outputs = jax.lax.scan(layer, tokens, (stacked, keys, rates))
             return apart(tokens, grid), outputs
         outputs = []
-        for state, layer_key, layer_rate in zip(states, keys_of(key, count), rates, strict=True):
-            tokens, output = layer(tokens, (state, layer_key, layer_rate if rate else None))
+        for i, (state, layer_key) in enumerate(zip(states, keys_of(key, count), strict=True)):
+            tokens, output = layer(tokens, (state, layer_key, None if rates is None else rates[i]))
             outputs.append(output)
         return apart(tokens, grid), jax.tree.map(lambda *layers: jnp.stack(layers), *outputs)
 
