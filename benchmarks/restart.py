@@ -2,8 +2,8 @@
 
     python benchmarks/restart.py
 
-Each round starts a run in a new workdir, kills it at its first step that is logged, and starts it again;
-results/restart.json has all rounds, and `--help` beside them.
+Each round starts a run in a new workdir, kills it at its first checkpoint, and starts it again from there; the time is
+that to the first step that is logged. results/restart.json has all rounds, and `--help` beside them.
 """
 
 import json
@@ -30,17 +30,23 @@ MODELS = {
 
 
 def first_step(flags: list[str], workdir: Path) -> float:
-    """Seconds until a step is logged that was not before; the run is killed then."""
-    log, began = workdir / "log.jsonl", time.perf_counter()
-    before = log.read_text().count("train/loss") if log.exists() else 0
+    """Seconds until a step is logged; the run is killed when one is saved."""
+    log = workdir / "log.jsonl"
+    log.unlink(missing_ok=True)
+    began = time.perf_counter()
     process = subprocess.Popen(
         [*MAIN, *RUN, *flags, f"--workdir={workdir}"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
-    while not (log.exists() and log.read_text().count("train/loss") > before):
-        if process.poll() is not None:
-            raise SystemExit(process.stderr.read().decode() if process.stderr else "")
-        time.sleep(0.01)
+
+    def wait(done) -> None:
+        while not done():
+            if process.poll() is not None:
+                raise SystemExit(process.stderr.read().decode() if process.stderr else "")
+            time.sleep(0.01)
+
+    wait(lambda: log.exists() and "train/loss" in log.read_text())
     seconds = time.perf_counter() - began
+    wait(lambda: any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*")))
     process.send_signal(signal.SIGKILL)
     process.wait()
     return seconds

@@ -2,8 +2,7 @@
 
 import json
 from pathlib import Path
-
-from tensorboardX import SummaryWriter
+from typing import Any
 
 from vivit_jax.files import write_bytes
 
@@ -18,14 +17,22 @@ class Log:
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= start]
         write_bytes(path, "".join(line + "\n" for line in kept).encode())
         self._lines = path.open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(workdir), purge_step=start + 1 if start else None)
+        self._workdir, self._purge_step = workdir, start + 1 if start else None
+        self._events: Any = None
+
+    def _open_events(self) -> Any:
+        from tensorboardX import SummaryWriter  # imports torch where it is there: while devices work, not before
+
+        return SummaryWriter(str(self._workdir), purge_step=self._purge_step)
 
     def write(self, step: int, values: dict[str, float], prefix: str) -> None:
         self._lines.write(json.dumps({"step": step, **{f"{prefix}/{k}": v for k, v in values.items()}}) + "\n")
         self._lines.flush()
+        self._events = self._events or self._open_events()
         for name, value in values.items():
             self._events.add_scalar(f"{prefix}/{name}", value, step)
 
     def close(self) -> None:
         self._lines.close()
-        self._events.close()
+        if self._events:
+            self._events.close()
