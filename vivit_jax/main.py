@@ -60,7 +60,8 @@ def main(argv) -> None:
         processes.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     processes.on_first("ingest", lambda: ingest.ensure(config.data))
     verbs = {"train": loop.train, "evaluate": loop.evaluate, "probe": probe, "inspect": contact_sheet.inspect}
-    verbs[MODE.value](config, Path(WORKDIR.value))
+    with processes.together():
+        verbs[MODE.value](config, Path(WORKDIR.value))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,10 @@
 """Several processes, on one machine or many, as one run."""
 
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -31,6 +36,24 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
         jax.distributed.initialize(**where, heartbeat_timeout_seconds=HEARTBEAT)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"--coordinator={coordinator}: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Ends this process with one line when another one of the run has died inside.
+
+    At once: JAX's own way out first waits for the other, and then aborts. Where a device waits for ever for the other's
+    part, JAX ends the process by itself when that has been silent for `HEARTBEAT` seconds.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1 or not re.search(r"Gloo|NCCL|UNAVAILABLE|heartbeat|[Cc]onnection", str(error)):
+            raise
+        which, reason = f"process {jax.process_index()} of {jax.process_count()}", str(error).splitlines()[0][:200]
+        message = f"{which}: another one has died or cannot be reached ({reason}); start all again to go on"
+        print(f"\nerror: {message} from the last checkpoint", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 def on_first(what: str, work) -> None:
