@@ -40,6 +40,9 @@ def multiply_adds(jaxpr: core.Jaxpr) -> int:
             (contracted, _), _ = equation.params["dimension_numbers"]
             left, out = (typing.cast(Any, x.aval) for x in (equation.invars[0], equation.outvars[0]))
             total += math.prod(out.shape) * math.prod(left.shape[axis] for axis in contracted)
+        if equation.primitive.name == "cond":  # one thing for several platforms
+            total += min(multiply_adds(branch.jaxpr) for branch in equation.params["branches"])
+            continue
         repeats = equation.params["length"] if equation.primitive.name == "scan" else 1
         total += repeats * sum(map(multiply_adds, _inner(equation.params)))
     return total

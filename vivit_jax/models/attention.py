@@ -80,6 +80,32 @@ def dropout(x: jax.Array, rate, key: jax.Array | None, shape: tuple[int, ...] | 
     return jnp.where(kept, x / jnp.maximum(keep, 1e-6).astype(x.dtype), 0)
 
 
+@jax.custom_jvp
+def softmax(logits: Float[Array, "*G L M"]) -> Float[Array, "*G L M"]:
+    """Over the last axis, in float32."""
+    logits32 = logits.astype(jnp.float32)
+    powers = jnp.exp(logits32 - logits32.max(-1, keepdims=True)).astype(logits.dtype)
+    # Matrix units add up faster than vector units do.
+    sums = jax.lax.platform_dependent(powers, tpu=_row_sums_by_matmul, default=_row_sums)
+    return (powers / sums).astype(logits.dtype)
+
+
+@softmax.defjvp
+def _(primals, tangents):
+    weights, change = softmax(*primals), tangents[0].astype(jnp.float32)
+    mean = (weights * change).sum(-1, keepdims=True)
+    return weights, (weights * (change - mean)).astype(weights.dtype)
+
+
+def _row_sums(x: jax.Array) -> jax.Array:
+    return x.sum(-1, keepdims=True, dtype=jnp.float32)
+
+
+def _row_sums_by_matmul(x: jax.Array) -> jax.Array:
+    ones = jnp.ones((x.shape[-1], 8), x.dtype)
+    return jnp.matmul(x, ones, precision="highest", preferred_element_type=jnp.float32)[..., :1]
+
+
 def dot_product_attention(
     q: Float[Array, "*G L N d"],
     k: Float[Array, "*G M N d"],
@@ -96,8 +122,7 @@ def dot_product_attention(
     if chunk and q.shape[-3] > chunk:
         return _in_chunks(q, k, v, rate, key, chunk)
     logits = jnp.einsum("...lnd,...mnd->...nlm", q * q.shape[-1] ** -0.5, k)
-    logits = checkpoint_name(logits.astype(jnp.float32), "attention")
-    weights = checkpoint_name(jax.nn.softmax(logits).astype(v.dtype), "attention")
+    weights = checkpoint_name(softmax(checkpoint_name(logits, "attention")), "attention")
     dropped = dropout(weights, rate, key)
     return jnp.einsum("...nlm,...mnd->...lnd", dropped, v), weights
 
