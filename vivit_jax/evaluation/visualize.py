@@ -17,7 +17,7 @@ from vivit_jax.data.augment import normalize, to_float
 from vivit_jax.data.video_reader import VideoReader, Views, clips_of, spans
 from vivit_jax.errors import UserError, disk_space
 from vivit_jax.evaluation.predict import ranked, spoken
-from vivit_jax.evaluation.rollout import head_maps, rollout
+from vivit_jax.evaluation.rollout import head_maps, keep, rollout
 from vivit_jax.figures import new_figure, save
 from vivit_jax.files import distinct_stems, replacing
 from vivit_jax.models.tokenizers import uniform_frames
@@ -30,7 +30,7 @@ OPACITY = 0.6  # of the colors
 @partial(jax.jit, static_argnums=(0, 3))
 def _look(graph: nnx.GraphDef, state: Any, video: jax.Array, layer: int) -> tuple[Any, jax.Array, dict[str, jax.Array]]:
     model = nnx.merge(graph, state)
-    logits, taps = model(normalize(to_float(video), model.preprocessing), return_taps="attention")
+    logits, taps = model(normalize(to_float(video), model.preprocessing), return_taps=keep)
     logits = logits if isinstance(logits, dict) else {"head": logits}
     return jax.tree.map(jax.nn.softmax, logits), rollout(model, taps), head_maps(model, taps, layer)
 
