@@ -1,9 +1,9 @@
 """python benchmarks/look.py [--workdir=runs/demo]: a picture by --mode=look, and the memory that it takes.
 
-Draws attention rollout for a validation video of a run of `configs/demo.py`, which is trained where no workdir is given,
-into `benchmarks/results/rollout.png`. Then looks at the same video with full-size models of random weights, each in a
-process of its own, and writes `benchmarks/results/look.json`: seconds, the size of the model, and the peak of the
-process's memory.
+Draws attention rollout for a validation video of a run of `configs/demo.py`, which is trained where no workdir is
+given, into `benchmarks/results/rollout.png`. Then looks at the same video with full-size models of random weights,
+each in a process of its own, and writes `benchmarks/results/look.json`: seconds, the size of the model, and the peak of
+the process's memory.
 """
 
 import argparse

@@ -163,7 +163,7 @@ def head_maps(model: VideoTransformer, taps: dict[str, Any], layer: int = -1) ->
 
 
 def _by_head(axes: str, of: Kept, layer: int, shape: tuple[int, ...], copies: int) -> jax.Array:
-    """[layers, B, groups, heads, L] -> [B, heads, T, H, W]; of so many `copies` of CLS each has its part of the groups."""
+    """[layers, B, groups, heads, L] -> [B, heads, T, H, W]; each of the `copies` of CLS is in a part of the groups."""
     first, rows = of.first[layer], of.rows[layer]
     tokens = shape[1] * shape[2] * shape[3] // first.shape[1]
     maps = (rows if first.shape[-1] == tokens else first[..., 1:]) * (copies / first.shape[1])

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from vivit_jax.config import Config
+from vivit_jax.data.datasets import known_classes
 from vivit_jax.errors import UserError
 from vivit_jax.files import write_bytes, write_json
-from vivit_jax.planning.plan import Plan, known_classes, make_plan
+from vivit_jax.planning.plan import Plan, make_plan
 from vivit_jax.planning.search import fastest, flags
 
 
@@ -17,7 +18,7 @@ def report(config: Config, topology: str, step: Any, json: Path | None, hlo: Pat
     Raises:
       UserError: there is no such slice, the config does not fit on its devices, or a file cannot be written.
     """
-    if known_classes(config) is None and "num_classes" not in config.model.overrides:
+    if known_classes(config.data) is None and "num_classes" not in config.model.overrides:
         print("config.model.num_classes is not set and the dataset is not there: the head is planned with one class")
     plan = make_plan(config, topology, step)
     if search:
