@@ -11,6 +11,7 @@ import inspect
 import io
 import posixpath
 import re
+import sys
 import tokenize
 import typing
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ MARKER = re.compile(r"<!-- (config|schemes|flags) ?([\w.]*) -->")
 
 
 def on_config(config: Any) -> Any:
+    sys.path.insert(0, str(ROOT))  # the tables are of this checkout, whichever is installed
     there = [{title: name} for title, name in GENERATED.items() if (ROOT / "docs" / name).exists()]
     next(section["Guide"] for section in config.nav if "Guide" in section).extend(there)
     return config
@@ -108,7 +110,8 @@ def rows(path: str, fields: list[dataclasses.Field], said: dict[str, tuple[str, 
 
 
 def escaped(cell: str) -> str:
-    return cell.replace("|", r"\|")
+    """In a table; what stands in backticks there needs nothing."""
+    return cell if cell.startswith("`") else cell.replace("|", r"\|")
 
 
 def spelled(kind: Any) -> str:

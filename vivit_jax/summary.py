@@ -65,6 +65,10 @@ def cost(config: ModelConfig) -> tuple[int, int]:
     return sum(x.size for x in jax.tree.leaves(state)), multiply_adds(forward.jaxpr)
 
 
+def spoken(multiply_adds: int) -> str:
+    return f"{multiply_adds / 1e9:,.1f}G" if multiply_adds >= 1e9 else f"{multiply_adds / 1e6:,.1f}M"
+
+
 def row(name: str, config: ModelConfig) -> str:
     """One model's line of the table, in Markdown."""
     parameters, adds = cost(config)
@@ -76,7 +80,7 @@ def row(name: str, config: ModelConfig) -> str:
         " + ".join(map(str, config.heads.values())),
         f"{parameters:,}",
         "" if paper[0] is None else f"{paper[0]:.1f}M",
-        f"{adds / 1e9:,.1f}G" if adds >= 1e9 else f"{adds / 1e6:,.1f}M",
+        spoken(adds),
         "" if paper[1] is None else f"{paper[1]:,.1f}G",
     ]
     return f"| {' | '.join(map(str, cells))} |"
