@@ -29,6 +29,7 @@ REQUIRES = [
     "tqdm>=4.66,<5",
 ]
 PLOTS = ["matplotlib>=3.8,<4"]
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.29,<2"]
 BEAM = ["apache-beam>=2.60,<3"]
 
 setup(
@@ -53,6 +54,7 @@ setup(
             *PLOTS,
             *BEAM,
         ],
+        "docs": DOCS,
         "plots": PLOTS,
         "torch": ["torch>=2.4,<3"],
         "beam": BEAM,

@@ -163,7 +163,7 @@ def test_a_source_is_checked_without_writing(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
     lines = result.stdout.splitlines()
     assert "train: 4 videos, of which 3 decode, officially 246,534" in lines
-    assert "label: 2 classes, officially 400" in lines
+    assert "label: 2 classes, officially 400" in lines and "videos of a class: 6 to 6" in lines
     assert "frames per second: 25: 11" in lines and "width x height: 64 x 48: 11" in lines
     assert any(re.match(r"seconds: 0\.3 to 0\.5, quartiles 0\.\d, 0\.\d, 0\.\d, in all 0\.00 hours", x) for x in lines)
     assert "1 do not decode:" in lines and any("-id_2_000002_000012.mp4: does not decode" in x for x in lines)

@@ -30,7 +30,9 @@ def test_the_command_draws_rollout_and_heads(tmp_path):
     given = [f"--input={tmp_path / '*.avi'}", f"--checkpoint={tmp_path / 'model'}", f"--output={tmp_path / 'look'}"]
     result = runs.use("--mode=look", *given, cache=tmp_path / "cache")
     assert runs.error_line(result) == "error: 1 of 2 videos could not be drawn"
-    assert f"{tmp_path / 'bad.avi'}: does not decode" in result.stdout and str(video) in result.stdout
+    assert f"{tmp_path / 'bad.avi'}: does not decode" in result.stdout
+    drawn = tmp_path / "look" / "clip_{rollout,heads_space,heads_temporal}.{png,mp4}"
+    assert f"{video} -> {drawn}\n" in result.stdout
     names = [f"clip_{name}" for name in ("heads_space", "heads_temporal", "rollout")]
     wanted = sorted(f"{name}.{kind}" for name in names for kind in ("png", "mp4"))
     assert sorted(path.name for path in (tmp_path / "look").iterdir()) == wanted
@@ -61,6 +63,12 @@ def test_frames_lie_under_their_own_attention(tmp_path, monkeypatch, case):
     assert len(top[0]) == 4 // t * 64
 
 
+def test_captions():
+    assert visualize.caption("rollout", -1) == "attention rollout"
+    assert visualize.caption("heads_space", 3) == "layer 3, attention over space: a row for each head"
+    assert visualize.caption("heads_temporal", 3) == "temporal encoder, last layer: a row for each head"
+
+
 def test_names_do_not_collide():
     names = distinct_stems(["a/clip.v1.mp4", "b/clip.v1.avi", "c/clip.v1.mkv", "d/x.mp4"])
     assert list(names.values()) == ["clip.v1", "clip.v1_2", "clip.v1_3", "x"]
@@ -88,7 +96,8 @@ def log(workdir, *entries):
 def test_curves(tmp_path):
     entries = [{"step": step, "train/loss": 1 / step, "train/top_1": 0.1 * step, "train/lr": 1.0} for step in (1, 2, 4)]
     workdir = log(tmp_path / "run", *entries, {"step": 2, "validation/top_1": 0.3, "validation/verb/top_1": 0.5})
-    (workdir / "metrics.json").write_text(json.dumps({"step": 4, "validation": {"top_1": 0.6, "loss": 0.7}}))
+    final = {"top_1": 0.6, "loss": 0.7, "majority_class": 0.4}
+    (workdir / "metrics.json").write_text(json.dumps({"step": 4, "validation": final}))
     found = curves.read_curves(workdir)
     assert found["validation/top_1"] == [(2, 0.3), (4, 0.6)] and found["train/loss"] == [(1, 1), (2, 0.5), (4, 0.25)]
     drawn = {}
@@ -96,7 +105,9 @@ def test_curves(tmp_path):
     for axes in figure.axes:
         drawn[axes.get_ylabel()] = sorted(line.get_label() for line in axes.lines)
     assert drawn["loss"] == ["train/loss", "validation/loss"]
-    assert drawn["accuracy"] == ["train/top_1", "validation/top_1", "validation/verb/top_1"]
+    chance = "validation: the largest class"
+    assert drawn["accuracy"] == ["train/top_1", "validation/top_1", "validation/verb/top_1", chance]
+    assert {*figure.axes[1].lines[-1].get_ydata()} == {0.4}
     result = runs.use("--mode=plot", f"--workdir={workdir}", cache=tmp_path)
     assert result.returncode == 0 and result.stdout == f"{workdir / 'plot.png'}\n", result.stderr
     assert matplotlib.image.imread(workdir / "plot.png").shape[2] == 4

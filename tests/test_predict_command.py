@@ -89,7 +89,7 @@ def test_a_run_predicts_what_it_evaluates(data_dir, tmp_path):
         (folder / f"{index}.mp4").write_bytes(source[index]["video"])
     given = [f"--input={tmp_path / 'videos'}", f"--workdir={workdir}", "--top_k=0", f"--output={tmp_path / 'x.jsonl'}"]
     result = runs.use("--mode=predict", *given, cache=tmp_path / "cache")
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 0 and result.stdout == f"24 videos -> {tmp_path / 'x.jsonl'}\n", result.stderr
     losses = []
     for record in map(json.loads, (tmp_path / "x.jsonl").read_text().splitlines()):
         scores = {item["label"]: item["probability"] for item in record["predictions"]}

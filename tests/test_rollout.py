@@ -11,7 +11,7 @@ from flax import nnx
 import naive
 from models import ALL, make, video
 from vivit_jax.errors import UserError
-from vivit_jax.evaluation.rollout import Row, down, head_maps, rollout
+from vivit_jax.evaluation.rollout import Row, down, head_maps, keep, rollout
 
 MEANS = {"factorized encoder by mean": "vivit_ti16x2_fe", "divided by mean": "timesformer_b"}
 pytestmark = pytest.mark.filterwarnings("ignore:divide by zero")  # windows of a grid that is one token high
@@ -24,10 +24,20 @@ def looked_into(case, **overrides):
 
     @nnx.jit
     def look(model, x):
-        taps = model(x, return_taps="attention")[1]
-        return taps, rollout(model, taps), head_maps(model, taps, 0)
+        taps = model(x, return_taps=lambda axes, weights: {"whole": weights, "kept": keep(axes, weights)})[1]
+        small = only(taps, "kept")
+        return only(taps, "whole"), rollout(model, small), head_maps(model, small, 0)
 
     return model, *look(model, video())
+
+
+def only(taps, which):
+    """The taps with one of the two things that are kept of attention."""
+    by_axes = {name: taps[name]["attention"] for name in ("encoder", "temporal_encoder") if name in taps}
+    return taps | {
+        name: taps[name] | {"attention": {axes: of[which] for axes, of in found.items()}}
+        for name, found in by_axes.items()
+    }
 
 
 def grid_of(model):
@@ -130,6 +140,14 @@ def test_heads_one_by_one(case):
                 takes = has_cls and matrix[0].any()
                 wanted = matrix[0, 1:] if takes else matrix[int(has_cls) :, int(has_cls) :].mean(0)
             np.testing.assert_allclose(np.asarray(ours[1, head]).reshape(-1), wanted.reshape(-1), atol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["vivit_ti16x2_fe", "vivit_ti16x2_fdpa", "timesformer_b"])
+def test_whole_weights_say_the_same(case):
+    model, taps, rolled, heads = looked_into(case)
+    np.testing.assert_allclose(rollout(model, taps), rolled, atol=1e-6)
+    for axes, of_axes in head_maps(model, taps, 0).items():
+        np.testing.assert_allclose(of_axes, heads[axes], atol=1e-6)
 
 
 def test_no_such_layer():

@@ -1,5 +1,6 @@
 """Models by name: published sizes and costs, and mistakes."""
 
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ from flax import nnx
 
 import runs
 import vivit_jax
-from vivit_jax.summary import PAPERS, cost
+from vivit_jax.summary import PAPERS, configured, cost, table
 from vivit_jax.variants import model_config
 
 
@@ -72,6 +73,13 @@ def test_summary_prints_one_model():
         "| vivit_b16x2_fe | 32 x 224 x 224 | 16 x 14 x 14 | 400 | 115,062,928 | 115.1M | 283.3G | 284.4G |"
         in done.stdout
     )
+
+
+def test_summary_knows_the_dataset(data_dir):
+    config = runs.config(data_dir)
+    name, (line,) = config.model.name, list(table(configured(config)))[2:]
+    assert line.startswith(f"| {name} | 4 x 32 x 32 | 2 x 2 x 2 | 8 | ") and re.search(r"\| \d\.\dM \|  \|$", line)
+    assert configured(runs.config(data_dir / "nowhere"))[name].num_classes == 1
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,10 @@ def test_attention_maps_are_computed_on_request_alone():
         return seen["encoder"].keys()
 
     assert outputs(True) == {"layers", "output"} and outputs("attention") == {"layers", "output", "attention"}
+    _, seen = jax.eval_shape(lambda x: make("timesformer_b")(x, return_taps=lambda axes, x: x.mean(2)), video())
+    assert {axes: x.shape for axes, x in seen["encoder"]["attention"].items()} == {
+        "time": (2, 2, 16, 4, 4), "space": (2, 2, 4, 17, 17),
+    }  # fmt: skip
     with pytest.raises(ValueError, match="return_taps: 'maps'"):
         make("timesformer_b")(video(), return_taps="maps")
 
@@ -132,6 +136,6 @@ def test_bfloat16_computes_close_to_float32():
 def test_layers_that_are_alike_are_traced_once(monkeypatch):
     traced, call = [], Block.__call__
     monkeypatch.setattr(Block, "__call__", lambda *args: traced.append(1) or call(*args))
-    model = make("vivit_ti16x2", num_layers=5)
+    model = make("vivit_ti16x2", num_layers=5, mlp_dim=36)  # a size that no other test has traced already
     jax.make_jaxpr(model)(video())
     assert len(traced) == 1

@@ -172,7 +172,7 @@ def _check(source: Path, layout: str, num_workers: int | None) -> None:
         print(line)
 
 
-def _define_flags() -> None:
+def define_flags() -> None:
     flags.DEFINE_string("source", None, "A folder of class folders, or a CSV path,label[,split].")
     flags.DEFINE_string("name", None, "What the dataset will be called.")
     flags.DEFINE_string("data_dir", None, "Where datasets live.")
@@ -190,5 +190,5 @@ def _define_flags() -> None:
 
 
 if __name__ == "__main__":
-    _define_flags()
+    define_flags()
     errors.run(main)

@@ -45,7 +45,7 @@ def main(argv) -> None:
     if MODE.value == "summary":
         from vivit_jax import summary
 
-        for line in summary.table({config.model.name: config.model.architecture()} if config else None):
+        for line in summary.table(summary.configured(config) if config else None):
             print(line, flush=True)
         return
     if config is None or WORKDIR.value is None:

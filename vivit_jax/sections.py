@@ -29,14 +29,14 @@ class Model:
 class Data:
     """An ingested dataset, and which frames and pixels of its videos are seen."""
 
-    name: str
-    data_dir: str = field(default="data", metadata={"resume": True})
+    name: str  # as it was ingested: mine, or ucf101/split_1
+    data_dir: str = field(default="data", metadata={"resume": True})  # where datasets live
     generator: Literal["", "motion"] = ""  # renders and ingests the dataset where it does not exist yet
-    train_split: str = "train"
-    sampling: Sampling = "strided"
+    train_split: str = "train"  # what is trained on
+    sampling: Sampling = "strided"  # which frames a clip has
     stride: float = 2.0  # frames between two that are kept; 0: as target_fps says
     target_fps: float = 0.0  # kept frames per second of video, whatever its own rate
-    short_clips: ShortClips = "loop"
+    short_clips: ShortClips = "loop"  # what follows the last frame of a video that is too short
     crop: Literal["resized", "jitter"] = "resized"  # Inception's, or at a random scale
     crop_area: tuple[float, float] = (0.3, 1.0)  # resized: part of the picture
     crop_aspect: tuple[float, float] = (0.75, 4 / 3)  # resized: width to height
@@ -92,15 +92,15 @@ class Optimizer:
     """SGD or AdamW."""
 
     name: Literal["sgd", "adamw"] = "sgd"
-    momentum: float = 0.9
+    momentum: float = 0.9  # of sgd
     momentum_dtype: Literal["float32", "bfloat16"] = "float32"  # of the first moment; half the bytes in bfloat16
-    nesterov: bool = False
-    b1: float = 0.9
-    b2: float = 0.999
+    nesterov: bool = False  # of sgd
+    b1: float = 0.9  # of adamw
+    b2: float = 0.999  # of adamw
     clip_norm: float = 1.0  # of the global gradient; 0: off
-    weight_decay: float = 0.0
+    weight_decay: float = 0.0  # sgd: added to the gradient; adamw: apart from it
     no_decay: str = "bias|scale|cls|positions"  # regular expression: parameter paths that do not decay
-    # Of the learning rate, from a block to the one below it; 1: off. For what starts from other weights alone.
+    # of the learning rate, from a block to the one below it; 1: off; for what starts from other weights alone
     layer_decay: float = 1.0
     freeze: str = ""  # regular expression: parameter paths that stay as they are; "": none
 
@@ -119,8 +119,8 @@ class Schedule:
     """The learning rate: linear warm-up, then cosine to 0, steps down, or constant."""
 
     name: Literal["cosine", "step", "constant"] = "cosine"
-    learning_rate: float = 0.1
-    warmup_epochs: float = 0.0
+    learning_rate: float = 0.1  # the highest
+    warmup_epochs: float = 0.0  # linear, from 0
     step_epochs: tuple[float, ...] = ()  # where `step` multiplies the rate by step_factor
     step_factor: float = 0.1
 
@@ -138,9 +138,9 @@ class Train:
     """The course of training."""
 
     batch_size: int = 64  # over all devices and processes
-    epochs: float = 30.0
+    epochs: float = 30.0  # passes over the training split
     accumulate: int = 1  # parts that a batch is split into, to save memory
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.0  # part of a label that all classes share
     ema: float = 0.0  # decay of the average of the parameters that is evaluated; 0: off
     log_every: int = field(default=50, metadata={"resume": True})  # steps
     eval_every_epochs: float = 0.0  # 0: at the end alone

@@ -10,11 +10,11 @@ from vivit_jax.schema import check
 class Evaluation:
     """Views of each video: clips spread over its length, times crops spread over its long side."""
 
-    splits: tuple[str, ...] = ("validation",)
+    splits: tuple[str, ...] = ("validation",)  # what is evaluated
     batch_size: int = 16  # videos, over all devices and processes
-    clips: int = 1
-    crops: int = 1
-    # Where clips start: spread evenly from end to end, a single one in the middle, as both papers say; or as either
+    clips: int = 1  # of each video
+    crops: int = 1  # of each clip
+    # where clips start: spread evenly from end to end, a single one in the middle, as both papers say; or as either
     # release does it. A single clip of the released TimeSformer is the start of the video.
     starts: Literal["even", "vivit_release", "timesformer_release"] = "even"
     average: Literal["probabilities", "logits"] = "probabilities"  # over the views

@@ -11,6 +11,8 @@ from flax import nnx
 from jax.extend import core
 
 from vivit_jax.architecture import ModelConfig
+from vivit_jax.config import Config
+from vivit_jax.data.datasets import known_classes
 from vivit_jax.models.initializers import Keys
 from vivit_jax.models.video_transformer import VideoTransformer
 from vivit_jax.variants import list_models, model_config, preprocessing
@@ -66,6 +68,10 @@ def cost(config: ModelConfig) -> tuple[int, int]:
     return sum(x.size for x in jax.tree.leaves(state)), multiply_adds(forward.jaxpr)
 
 
+def spoken(multiply_adds: int) -> str:
+    return f"{multiply_adds / 1e9:,.1f}G" if multiply_adds >= 1e9 else f"{multiply_adds / 1e6:,.1f}M"
+
+
 def row(name: str, config: ModelConfig) -> str:
     """One model's line of the table, in Markdown."""
     parameters, adds = cost(config)
@@ -77,10 +83,15 @@ def row(name: str, config: ModelConfig) -> str:
         " + ".join(map(str, config.heads.values())),
         f"{parameters:,}",
         "" if paper[0] is None else f"{paper[0]:.1f}M",
-        f"{adds / 1e9:,.1f}G",
+        spoken(adds),
         "" if paper[1] is None else f"{paper[1]:,.1f}G",
     ]
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def configured(config: Config) -> dict[str, ModelConfig]:
+    """A configuration's model, with as many classes as it says, or its dataset has where that is there, or one."""
+    return {config.model.name: config.model.architecture(known_classes(config.data) or 1)}
 
 
 def table(models: dict[str, ModelConfig] | None = None) -> Iterator[str]:

@@ -49,6 +49,8 @@ def _counts(listing: Listing, facts: dict[Entry, Facts], official: dict[str, int
         known = f", officially {classes[index]:,}" if classes else ""
         empty = f"; no video in {some(set(names) - used)}" if set(names) - used else ""
         yield f"{head}: {len(names):,} classes{known}{empty}"
+        sizes = Counter(entry.labels[index] for entry in listing.entries).values()
+        yield f"videos of a {'class' if head == 'label' else head}: {min(sizes):,} to {max(sizes):,}"
 
 
 def _histograms(facts: list[Facts]) -> Iterator[str]:

@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 from vivit_jax.architecture import Labels
 from vivit_jax.data.clips import Example
 from vivit_jax.errors import UserError
+from vivit_jax.sections import Data
 
 VERSION = "1.0.0"
 HEAD = "label"  # of a dataset that has a single one
@@ -57,6 +58,14 @@ class VideoDataset:
             raise UserError(f"{self.path}: there is no split {split!r}, only {', '.join(self.splits)}")
         heads = tuple(self.class_names) if isinstance(self.class_names, dict) else (HEAD,)
         return Source(self.path, split, self.splits[split], heads)
+
+
+def known_classes(data: Data) -> int | dict[str, int] | None:
+    """A configuration's dataset's, where it is there."""
+    try:
+        return VideoDataset(data.data_dir, data.name).num_classes
+    except UserError:
+        return None
 
 
 class Source:

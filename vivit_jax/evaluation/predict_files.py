@@ -80,6 +80,8 @@ def predict_files(
                     record["timeline"] = str(picture)
                 for line in [json.dumps(record)] if output else describe(record):
                     print(line, file=lines, flush=True)
+    if output:
+        print(f"{len(videos) - failed} videos -> {output}")
     if verbose:
         print(stages, file=sys.stderr)
     if failed:

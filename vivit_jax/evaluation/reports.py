@@ -60,13 +60,14 @@ def draw(path: Path, matrix: np.ndarray, names: tuple[str, ...]) -> bool:
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    size = 4 + min(len(names), MAX_NAMES) / 5
+    named = len(names) <= MAX_NAMES
+    size = 4 + min(len(names), MAX_NAMES) / 5 + (0.08 * max(map(len, names)) if named else 0)  # inches
     figure = Figure(figsize=(size, size), layout="constrained")
     axis = figure.subplots()
     picture = axis.imshow(matrix / np.maximum(matrix.sum(1, keepdims=True), 1), vmin=0, vmax=1, cmap="viridis")
     figure.colorbar(picture, label="part of the class", shrink=0.8)
     axis.set(xlabel="said", ylabel="class")
-    if len(names) <= MAX_NAMES:
+    if named:
         axis.set_xticks(range(len(names)), names, rotation=90)
         axis.set_yticks(range(len(names)), names)
     with replacing(path) as temporary:

@@ -20,6 +20,24 @@ from vivit_jax.models.attention import AXES, SCHEMES
 from vivit_jax.models.video_transformer import VideoTransformer
 
 
+class Kept(NamedTuple):
+    """What is needed of weights [..., groups, heads, L, L]: far less of them, where L is large."""
+
+    mean: jax.Array  # over heads: [..., groups, L, L]
+    first: jax.Array  # row of each head, which is CLS's where it takes part: [..., groups, heads, L]
+    rows: jax.Array  # their mean, of each head: [..., groups, heads, L]
+
+
+def keep(axes: str, weights: jax.Array) -> Kept:
+    """For `return_taps`: a layer's weights never leave it."""
+    return Kept(weights.mean(-3), weights[..., 0, :], weights.mean(-2))
+
+
+def kept(taps: dict[str, Any], name: str) -> dict[str, Kept]:
+    """By axes, of all layers of an encoder."""
+    return {axes: x if isinstance(x, Kept) else keep(axes, x) for axes, x in taps[name]["attention"].items()}
+
+
 class Row(NamedTuple):
     """A row over all tokens."""
 
@@ -105,13 +123,13 @@ def rollout(model: VideoTransformer, taps: dict[str, Any]) -> jax.Array:
     """How much of what is classified comes from each token, by attention alone.
 
     Args:
-      taps: of a call with return_taps="attention".
+      taps: of a call with return_taps=keep, or "attention".
     Returns:
       [B, T, H, W]; it adds up to 1, less what stays with CLS.
     """
     config, shape = model.config, taps["embedding"].shape[:4]
     encoders = [name for name in ("encoder", "temporal_encoder") if name in taps]
-    maps = {name: {axes: x.mean(3) for axes, x in taps[name]["attention"].items()} for name in encoders}
+    maps = {name: {axes: x.mean for axes, x in kept(taps, name).items()} for name in encoders}
     frames = None
     if "temporal_encoder" in maps:
         steps = pooled((*shape[:2], 1, 1), config.pool)
@@ -136,19 +154,17 @@ def head_maps(model: VideoTransformer, taps: dict[str, Any], layer: int = -1) ->
         raise UserError(
             f"layer: {layer} is none of the {config.num_layers} of the model, counted from 0 or from -1 back"
         )
-    frames = jnp.ones(shape[:2]) if SCHEMES[config.attention].per_frame else None
-    found = {
-        axes: _by_head(axes, weights[layer], pooled(shape, config.pool, frames))
-        for axes, weights in taps["encoder"]["attention"].items()
-    }
+    copies = shape[1] if SCHEMES[config.attention].per_frame else 1
+    found = {axes: _by_head(axes, x, layer, shape, copies) for axes, x in kept(taps, "encoder").items()}
     if "temporal_encoder" in taps:
-        weights = taps["temporal_encoder"]["attention"]["time"]
-        found["temporal"] = _by_head("time", weights[-1], pooled((*shape[:2], 1, 1), config.pool))
+        temporal = kept(taps, "temporal_encoder")["time"]
+        found["temporal"] = _by_head("time", temporal, -1, (*shape[:2], 1, 1), 1)
     return found
 
 
-def _by_head(axes: str, weights: jax.Array, row: Row) -> jax.Array:
-    """[B, groups, heads, L, L] -> [B, heads, T, H, W]."""
-    if row.cls is not None and not takes_cls(axes, weights, row):
-        row = Row(jnp.full(row.patches.shape, 1 / row.patches[0].size), jnp.zeros_like(row.cls))
-    return jax.vmap(lambda of_head: attended(axes, of_head, row).patches, in_axes=2, out_axes=1)(weights)
+def _by_head(axes: str, of: Kept, layer: int, shape: tuple[int, ...], copies: int) -> jax.Array:
+    """[layers, B, groups, heads, L] -> [B, heads, T, H, W]; each of the `copies` of CLS is in a part of the groups."""
+    first, rows = of.first[layer], of.rows[layer]
+    tokens = shape[1] * shape[2] * shape[3] // first.shape[1]
+    maps = (rows if first.shape[-1] == tokens else first[..., 1:]) * (copies / first.shape[1])
+    return jax.vmap(lambda of_head: ungrouped(axes, of_head, shape), in_axes=2, out_axes=1)(maps)

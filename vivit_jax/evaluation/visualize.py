@@ -17,7 +17,7 @@ from vivit_jax.data.augment import normalize, to_float
 from vivit_jax.data.video_reader import VideoReader, Views, clips_of, spans
 from vivit_jax.errors import UserError, disk_space
 from vivit_jax.evaluation.predict import ranked, spoken
-from vivit_jax.evaluation.rollout import head_maps, rollout
+from vivit_jax.evaluation.rollout import head_maps, keep, rollout
 from vivit_jax.figures import new_figure, save
 from vivit_jax.files import distinct_stems, replacing
 from vivit_jax.models.tokenizers import uniform_frames
@@ -30,7 +30,7 @@ OPACITY = 0.6  # of the colors
 @partial(jax.jit, static_argnums=(0, 3))
 def _look(graph: nnx.GraphDef, state: Any, video: jax.Array, layer: int) -> tuple[Any, jax.Array, dict[str, jax.Array]]:
     model = nnx.merge(graph, state)
-    logits, taps = model(normalize(to_float(video), model.preprocessing), return_taps="attention")
+    logits, taps = model(normalize(to_float(video), model.preprocessing), return_taps=keep)
     logits = logits if isinstance(logits, dict) else {"head": logits}
     return jax.tree.map(jax.nn.softmax, logits), rollout(model, taps), head_maps(model, taps, layer)
 
@@ -79,10 +79,17 @@ def look(
             shown = [overlaid(clip[0], of_head) for of_head in of_kind]
             shown = [clip[0], *shown] if kind == "rollout" else shown
             paths += [folder / f"{start}{kind}.png", folder / f"{start}{kind}.mp4"]
-            line = kind if kind == "rollout" else f"{kind.replace('_', ' ')} of layer {layer}, a row each"
-            strip(shown, model.config.tubelet_size, f"{title}\n{line}", paths[-2])
+            strip(shown, model.config.tubelet_size, f"{title}\n{caption(kind, layer)}", paths[-2])
             write_mp4(tiled(shown), rate, paths[-1])
     return paths
+
+
+def caption(kind: str, layer: int) -> str:
+    if kind == "rollout":
+        return "attention rollout"
+    axes = kind.removeprefix("heads_")
+    where = "temporal encoder, last layer" if axes == "temporal" else f"layer {layer}, attention over {axes}"
+    return f"{where}: a row for each head"
 
 
 def overlaid(frames: np.ndarray, maps: np.ndarray) -> np.ndarray:
@@ -151,6 +158,7 @@ def look_at_files(source: str, videos: list[str], folder: Path, layer: int, time
                 failed += 1
                 print(error, flush=True)
                 continue
-            print(f"{video} -> {', '.join(map(str, paths))}", flush=True)
+            kinds = dict.fromkeys(path.stem.removeprefix(f"{names[video]}_") for path in paths)
+            print(f"{video} -> {folder / names[video]}_{{{','.join(kinds)}}}.{{png,mp4}}", flush=True)
     if failed:
         raise UserError(f"{failed} of {len(videos)} videos could not be drawn")

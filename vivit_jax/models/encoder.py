@@ -1,5 +1,6 @@
 """One stack of blocks for every scheme."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -16,7 +17,8 @@ from vivit_jax.models.initializers import Keys, kernel_initializer, layer_norm
 from vivit_jax.models.layout import place
 from vivit_jax.models.tokenizers import Positions
 
-Taps = bool | Literal["attention"]  # what a forward pass also returns: tokens; with "attention", its weights too
+# What a forward pass also returns: tokens; with "attention", its weights too, or what a function keeps of them.
+Taps = bool | Literal["attention"] | Callable[[str, jax.Array], Any]
 REMAT = {
     "full": policies.nothing_saveable,
     "dots": policies.dots_with_no_batch_dims_saveable,
@@ -58,7 +60,9 @@ def run_layer(tokens: Tokens, xs, graph: nnx.GraphDef, remat: str, grid: tuple[i
         block = jax.checkpoint(block, policy=REMAT[remat])
     tokens, maps = block(tokens, *xs)
     wanted = {"layers": apart(tokens, grid)} if taps else {}
-    return tokens, wanted | ({"attention": maps} if taps == "attention" else {})
+    if callable(taps):
+        maps = {axes: taps(axes, weights) for axes, weights in maps.items()}
+    return tokens, wanted | ({} if isinstance(taps, bool) else {"attention": maps})
 
 
 class Encoder(nnx.Module):

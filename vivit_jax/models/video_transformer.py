@@ -1,5 +1,6 @@
 """The video transformer of both papers: tokens, one or two encoders, heads."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -67,14 +68,19 @@ class VideoTransformer(nnx.Module):
         self._labels = tuple((head, tuple(names)) for head, names in by_head.items())
 
     def __call__(
-        self, video: jax.Array | np.ndarray, *, key: jax.Array | None = None, return_taps: bool | str = False
+        self,
+        video: jax.Array | np.ndarray,
+        *,
+        key: jax.Array | None = None,
+        return_taps: bool | str | Callable[[str, jax.Array], Any] = False,
     ) -> Any:
         """Classifies normalized video.
 
         Args:
           video: [B, t, h, w, 3] float; frames and pixels may differ from the config's, if they divide into tubelets.
           key: a PRNG key turns on dropout, attention dropout and stochastic depth.
-          return_taps: also return what happens inside; "attention" adds the attention weights, which are large.
+          return_taps: also return what happens inside; "attention" adds the attention weights, which are large, and a
+            function of (axes, weights [B, groups, heads, L, L] of a layer) what it keeps of them instead.
         Returns:
           float32 logits [B, num_classes], or {head: [B, n]} with several heads. With taps `(logits, taps)`:
           "embedding" [B, T, H, W, D]; "features" [B, D]; and "encoder" and, of the factorized encoder,
@@ -87,8 +93,8 @@ class VideoTransformer(nnx.Module):
         Raises:
           UserError: the input's shape cannot be honored; the message names the field of the config.
         """
-        if return_taps not in (False, True, "attention"):
-            raise UserError(f"return_taps: {return_taps!r} is none of False, True, 'attention'")
+        if return_taps not in (False, True, "attention") and not callable(return_taps):
+            raise UserError(f"return_taps: {return_taps!r} is none of False, True, 'attention', and no function")
         features, taps = self._features(video, key, cast(Taps, return_taps))
         logits = {name: place(head(features.astype(jnp.float32)), "b ... k") for name, head in self.heads.items()}
         if isinstance(self.config.num_classes, int):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vivit_jax.config import Config
-from vivit_jax.data.datasets import VideoDataset
+from vivit_jax.data.datasets import known_classes
 from vivit_jax.errors import UserError
 from vivit_jax.evaluation.multiview import Evaluator
 from vivit_jax.planning import hlo
@@ -97,14 +97,6 @@ class Plan:
         }
 
 
-def known_classes(config: Config) -> int | dict[str, int] | None:
-    """The dataset's, where it is there."""
-    try:
-        return VideoDataset(config.data.data_dir, config.data.name).num_classes
-    except UserError:
-        return None
-
-
 def make_plan(config: Config, topology: str, step: Step = "train") -> Plan:
     """Compiles the real step of `config` for a slice.
 
@@ -114,7 +106,7 @@ def make_plan(config: Config, topology: str, step: Step = "train") -> Plan:
     devices = slice_devices(topology)
     if config.augment.flip is None:  # which the names of the classes decide; it costs the same
         config = replace(config, augment=replace(config.augment, flip=0.5))
-    model = config.model.architecture(known_classes(config) or 1)
+    model = config.model.architecture(known_classes(config.data) or 1)
     size = getattr(config, step).batch_size
     program = assemble(config, model, 100 * size, devices)
     state, batch = program.abstract_state(), abstract_batch(program, step)

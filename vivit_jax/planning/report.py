@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from vivit_jax.config import Config
+from vivit_jax.data.datasets import known_classes
 from vivit_jax.errors import UserError
 from vivit_jax.files import write_bytes, write_json
-from vivit_jax.planning.plan import Plan, known_classes, make_plan
+from vivit_jax.planning.plan import Plan, make_plan
 from vivit_jax.planning.search import fastest, flags
+from vivit_jax.summary import spoken
 
 
 def report(config: Config, topology: str, step: Any, json: Path | None, hlo: Path | None, *, search: bool) -> None:
@@ -17,7 +19,7 @@ def report(config: Config, topology: str, step: Any, json: Path | None, hlo: Pat
     Raises:
       UserError: there is no such slice, the config does not fit on its devices, or a file cannot be written.
     """
-    if known_classes(config) is None and "num_classes" not in config.model.overrides:
+    if known_classes(config.data) is None and "num_classes" not in config.model.overrides:
         print("config.model.num_classes is not set and the dataset is not there: the head is planned with one class")
     plan = make_plan(config, topology, step)
     if search:
@@ -47,7 +49,7 @@ def lines(plan: Plan) -> Iterator[str]:
     if not plan.fits:
         yield "less of it: config.model.remat, config.train.accumulate, config.mesh.fsdp or context, a larger slice"
         return
-    yield f"multiply-adds: {plan.multiply_adds / 1e9:,.1f}G per clip forward; bytes accessed: {_giga(plan)} per device"
+    yield f"multiply-adds: {spoken(plan.multiply_adds)} per clip forward; bytes accessed: {_giga(plan)} per device"
     yield f"compiler's estimate: {plan.module.cycles:,} cycles per step{_rates(plan)}"
     module = plan.module
     parts = (f"{n} {kind} {module.collective_bytes[kind] / 2**20:,.1f} MiB" for kind, n in module.collectives.items())

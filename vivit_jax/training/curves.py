@@ -29,7 +29,10 @@ def draw(curves: dict[str, list[tuple[int, float]]], title: str) -> Any:
         for name, points in curves.items():
             if of(name):
                 few = len(points) < 50
-                axes.plot(*zip(*points, strict=True), label=name, marker="o" if few else "", markersize=3)
+                style = "--" if name.endswith(ACCURACIES[-1]) else "-"  # of classes of one size it is top-1
+                axes.plot(*zip(*points, strict=True), style, label=name, marker="o" if few else "", markersize=3)
+        if of is is_accuracy:
+            _draw_chance(axes, curves)
         axes.set(xlabel="step", ylabel=ylabel)
         axes.grid(alpha=0.3)
         if axes.lines:
@@ -38,6 +41,13 @@ def draw(curves: dict[str, list[tuple[int, float]]], title: str) -> Any:
     figure.axes[1].set_ylim(0, 1.02)
     figure.suptitle(title, fontsize="small")
     return figure
+
+
+def _draw_chance(axes: Any, curves: dict[str, list[tuple[int, float]]]) -> None:
+    """What is right without looking: the part of the largest class, by split."""
+    for name, points in curves.items():
+        if name.split("/")[-1] == "majority_class":
+            axes.axhline(points[-1][1], color="gray", linestyle=":", label=f"{name.split('/')[0]}: the largest class")
 
 
 def is_loss(name: str) -> bool:
