@@ -1,12 +1,13 @@
 """python -m vivit_jax.main --config=configs/demo.py --workdir=runs/demo [--mode=train|evaluate] [--config.KEY=VALUE]
 
---mode=probe measures the features of any checkpoint. --mode=inspect draws a training batch as the model sees it.
---mode=summary prints what the config's model costs; without --config, what every model does. --mode=plan
---topology=v5e:16x16 compiles the step for TPUs that are not there. --mode=predict --input=clip.mp4 --checkpoint=SOURCE
-says what videos show; --mode=look draws what the model attends to in them. --mode=plot --workdir=runs/demo draws loss
-and accuracy.
+--mode=evaluate --checkpoint=SOURCE scores that in place of a run's. --mode=probe measures the features of any
+checkpoint. --mode=inspect draws a training batch as the model sees it. --mode=summary prints what the config's model
+costs; without --config, what every model does. --mode=plan --topology=v5e:16x16 compiles the step for TPUs that are not
+there. --mode=predict --input=clip.mp4 --checkpoint=SOURCE says what videos show; --mode=look draws what the model
+attends to in them. --mode=plot --workdir=runs/demo draws loss and accuracy.
 """
 
+from functools import partial
 from pathlib import Path
 
 from absl import flags
@@ -52,16 +53,24 @@ def main(argv) -> None:
         raise errors.UserError(
             "--config and --workdir are both needed, as in --config=configs/demo.py --workdir=runs/demo"
         )
+    source = use.CHECKPOINT.value
+    if source and MODE.value != "evaluate":
+        raise errors.UserError(
+            f"--checkpoint: is not for --mode={MODE.value}; config.init_from starts a run from other weights, "
+            "and config.probe.checkpoint is probed"
+        )
     from vivit_jax import ingest
+    from vivit_jax.evaluation.evaluate import evaluate_checkpoint
     from vivit_jax.evaluation.probe import probe
     from vivit_jax.training import contact_sheet, loop, processes
 
     if COORDINATOR.value:
         processes.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     processes.on_first("ingest", lambda: ingest.ensure(config.data))
-    verbs = {"train": loop.train, "evaluate": loop.evaluate, "probe": probe, "inspect": contact_sheet.inspect}
+    evaluate = partial(evaluate_checkpoint, source=source) if source else loop.evaluate
+    verbs = {"train": loop.train, "evaluate": evaluate, "probe": probe, "inspect": contact_sheet.inspect}
     with processes.together():
-        verbs[MODE.value](config, Path(WORKDIR.value))
+        verbs[MODE.value](config=config, workdir=Path(WORKDIR.value))
 
 
 if __name__ == "__main__":

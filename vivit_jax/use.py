@@ -13,7 +13,7 @@ from vivit_jax.sections_evaluation import Evaluation
 
 INPUT = flags.DEFINE_string("input", None, "predict, look: a video file, a folder of them, or a glob in quotes.")
 OUTPUT = flags.DEFINE_string("output", None, "predict: FILE.jsonl to write in place of lines; look: a folder.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "predict, look: what load_model reads; or give a run's --workdir.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "predict, look, evaluate: what load_model reads, not a run.")
 TOP_K = flags.DEFINE_integer("top_k", 5, "predict: how many classes are named; 0 for all.", lower_bound=0)
 CLIPS = flags.DEFINE_integer("clips", None, "predict: clips to average; 1, or as the run evaluates.", lower_bound=1)
 CROPS = flags.DEFINE_integer("crops", None, "predict: crops of each to average.", lower_bound=1)

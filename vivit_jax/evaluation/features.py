@@ -30,6 +30,12 @@ from vivit_jax.training.sharding import state_sharding
 IMAGE_FRAMES = 8  # that an image model sees of a video, unless it is told otherwise
 
 
+def say(line: str) -> None:
+    """Once, of all processes."""
+    if jax.process_index() == 0:
+        print(line)
+
+
 def load_backbone(source: str | Path, probe: Probe) -> VideoTransformer:
     """A checkpoint's model as it is; of an image model, one that sees frames alone and averages them."""
     fields: dict[str, Any] = {"image_size": probe.image_size} if probe.image_size else {}

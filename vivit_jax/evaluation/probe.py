@@ -12,7 +12,7 @@ from vivit_jax.config import Config
 from vivit_jax.data.datasets import VideoDataset
 from vivit_jax.errors import UserError, disk_space
 from vivit_jax.evaluation import classifiers
-from vivit_jax.evaluation.features import Features, fed_as, load_backbone
+from vivit_jax.evaluation.features import Features, fed_as, load_backbone, say
 from vivit_jax.evaluation.multiview import Seen
 from vivit_jax.evaluation.scores import Scores, describe
 from vivit_jax.files import write_json
@@ -58,11 +58,6 @@ def probe(config: Config, workdir: Path) -> None:
             write_json(workdir / "probe.json", results)
     if not settings.baseline:
         say(WITHOUT_BASELINE)
-
-
-def say(line: str) -> None:
-    if jax.process_index() == 0:
-        print(line)
 
 
 def _probe(config: Config, dataset: VideoDataset, features: Features, name: str) -> dict[str, Any]:

@@ -14,10 +14,9 @@ from vivit_jax.compiled import keep_compiled
 from vivit_jax.config import Config
 from vivit_jax.data.pipeline import train_batches
 from vivit_jax.errors import UserError, disk_space
+from vivit_jax.evaluation.evaluate import evaluate_splits
 from vivit_jax.evaluation.multiview import Evaluator
-from vivit_jax.evaluation.reports import write_reports
 from vivit_jax.evaluation.scores import describe
-from vivit_jax.files import write_json
 from vivit_jax.training.dropped import Dropped
 from vivit_jax.training.metrics import Log
 from vivit_jax.training.preemption import Preempted, Preemption
@@ -50,7 +49,7 @@ def train(config: Config, workdir: Path) -> None:
         try:
             state = _train(run, state, start, checkpoints, log, evaluator, preemption)
             with preemption.idle():
-                evaluate_splits(run, evaluator, state)
+                _evaluate(run, evaluator, state, details=False)
         except Preempted:
             checkpoints.wait()
             print(f"asked to end: {workdir} is saved at step {checkpoints.latest_step()}; start again to go on")
@@ -103,7 +102,7 @@ def _evaluate_on_the_way(run: Run, state: State, step: int, log: Log | None, eva
 def finished_at(workdir: Path) -> int | None:
     """The step that `metrics.json` speaks of."""
     path = workdir / "metrics.json"
-    return json.loads(path.read_text(encoding="utf-8"))["step"] if path.exists() else None
+    return json.loads(path.read_text(encoding="utf-8")).get("step") if path.exists() else None
 
 
 def averaged(state: State) -> Any:
@@ -178,21 +177,9 @@ def evaluate(config: Config, workdir: Path) -> None:
     _, state = run.resume(checkpoints)
     checkpoints.close()
     with disk_space(checkpoints.full):
-        evaluate_splits(run, Evaluator(config, run.graph, run.mesh, state["params"], workdir), state, details=True)
+        _evaluate(run, Evaluator(config, run.graph, run.mesh, state["params"], workdir), state, details=True)
 
 
-def evaluate_splits(run: Run, evaluator: Evaluator, state: State, details: bool = False) -> None:
-    """Prints and writes `metrics.json`; with `details`, `scores_SPLIT.npz` and the files of `write_reports` as well."""
-    results: dict[str, Any] = {"step": int(state["step"])}
-    for split in run.config.evaluation.splits:
-        scores = evaluator.scores(averaged(state), run.dataset.source(split), split)
-        results[split] = scores.metrics()
-        if jax.process_index() == 0:
-            print(describe(split, results[split]))
-            if details:
-                path = run.workdir / f"scores_{split}.npz"
-                scores.save(path, run.dataset.class_names)
-                written = [path, *write_reports(run.workdir, split, scores, run.dataset.class_names)]
-                print(f"{run.workdir}: {', '.join(path.name for path in written)}")
-    if jax.process_index() == 0:
-        write_json(run.workdir / "metrics.json", results)
+def _evaluate(run: Run, evaluator: Evaluator, state: State, details: bool) -> None:
+    about = {"step": int(state["step"])}
+    evaluate_splits(run.dataset, run.workdir, evaluator, averaged(state), about, details)
