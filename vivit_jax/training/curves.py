@@ -29,7 +29,8 @@ def draw(curves: dict[str, list[tuple[int, float]]], title: str) -> Any:
         for name, points in curves.items():
             if of(name):
                 few = len(points) < 50
-                axes.plot(*zip(*points, strict=True), label=name, marker="o" if few else "", markersize=3)
+                style = "--" if name.endswith("mean_class_accuracy") else "-"  # often just where top_1 is
+                axes.plot(*zip(*points, strict=True), style, label=name, marker="o" if few else "", markersize=3)
         axes.set(xlabel="step", ylabel=ylabel)
         axes.grid(alpha=0.3)
         if axes.lines:
