@@ -30,6 +30,7 @@ REQUIRES = [
 ]
 PLOTS = ["matplotlib>=3.8,<4"]
 BEAM = ["apache-beam>=2.60,<3"]
+NOTEBOOKS = ["jupytext>=1.16,<2", "nbclient>=0.11,<1", "ipykernel>=6.29,<8", *PLOTS]
 
 setup(
     name="vivit_jax",
@@ -50,10 +51,11 @@ setup(
             "pyright>=1.1.390",
             "pre-commit>=3.7",
             "scikit-learn>=1.4",
-            *PLOTS,
+            *NOTEBOOKS,
             *BEAM,
         ],
         "plots": PLOTS,
+        "notebooks": NOTEBOOKS,
         "torch": ["torch>=2.4,<3"],
         "beam": BEAM,
         "tpu": ["libtpu>=0.0.20,<0.1"],

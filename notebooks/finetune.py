@@ -68,14 +68,14 @@ def demo_videos(name: str, classes: tuple[str, ...], num_train: int, num_validat
 
 def demo_checkpoint() -> str:
     """The workdir of a small TimeSformer that was trained to tell which way objects move."""
-    ingest(demo_videos("moves", MOVES, num_train=512, num_validation=64), "moves", "data", storage="jpeg")
+    ingest(demo_videos("moves", MOVES, num_train=384, num_validation=32), "moves", "data", storage="jpeg")
     config = base()
     config.model.update(name="timesformer_b_joint", tubelet_size=2, image_size=48, patch_size=8)
     config.model.update(width=64, num_layers=2, num_heads=4, mlp_dim=128, initializer="xavier", stochastic_depth=0.0)
     config.data.update(name="moves", stride=2.0, crop_area=(0.8, 1.0), eval_resize=54)
     config.augment.flip = 0.0  # left and right are labels
     config.optimizer.update(name="adamw", weight_decay=0.01)
-    config.schedule.update(learning_rate=2e-3, warmup_epochs=0.5)
+    config.schedule.update(learning_rate=3e-3, warmup_epochs=0.5)
     config.train.update(batch_size=16, epochs=3.0, log_every=8)
     train(from_dict(config), Path("runs/moves"))
     return "runs/moves"
@@ -93,7 +93,7 @@ print(f"{jax.device_count()} x {jax.devices()[0].device_kind}")
 # %%
 demo = VIDEOS is None
 name = "others" if demo else "mine"
-videos = demo_videos("others", OTHERS, num_train=256, num_validation=128) if demo else VIDEOS
+videos = demo_videos("others", OTHERS, num_train=192, num_validation=128) if demo else VIDEOS
 checkpoint = CHECKPOINT or demo_checkpoint()
 ingest(videos, name, "data", storage="jpeg")
 

@@ -97,6 +97,9 @@ def test_curves(tmp_path):
         drawn[axes.get_ylabel()] = sorted(line.get_label() for line in axes.lines)
     assert drawn["loss"] == ["train/loss", "validation/loss"]
     assert drawn["accuracy"] == ["train/top_1", "validation/top_1", "validation/verb/top_1"]
+    same = {name: [(1, 0.5), (2, 0.7)] for name in ("train/loss", "validation/top_1", "validation/mean_class_accuracy")}
+    styles = {line.get_label(): line.get_linestyle() for line in curves.draw(same, "run").axes[1].lines}
+    assert styles == {"validation/top_1": "-", "validation/mean_class_accuracy": "--"}  # both are seen
     result = runs.use("--mode=plot", f"--workdir={workdir}", cache=tmp_path)
     assert result.returncode == 0 and result.stdout == f"{workdir / 'plot.png'}\n", result.stderr
     assert matplotlib.image.imread(workdir / "plot.png").shape[2] == 4
