@@ -140,9 +140,10 @@ def test_a_config_for_a_checkpoint_sees_and_starts_as_it_does(data_dir, tmp_path
     feeding = dict(sampling="segments", short_clips="hold", stride=0.0, target_fps=7.5)
     saved = fed(make(name, classes=3, image_size=(32, 48)), **feeding, resize=40, image_size=(32, 48))
     vivit_jax.save_pretrained(saved, tmp_path / "model")
-    assert config_for(tmp_path / "model", num_frames=16).model.num_frames == 16
-    values = config_for(tmp_path / "model")
-    values.data.update(name="tiny", data_dir=str(data_dir))
+    values, longer = config_for(tmp_path / "model"), config_for(tmp_path / "model", num_frames=20)
+    for one in values, longer:
+        one.data.update(name="tiny", data_dir=str(data_dir))
+    assert from_dict(longer).model.architecture().num_frames == 20
     config = from_dict(values)
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config  # so that the run can be started again
     run = open_run(config, tmp_path / "run")
