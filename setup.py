@@ -31,6 +31,7 @@ REQUIRES = [
 PLOTS = ["matplotlib>=3.8,<4"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.29,<2"]
 BEAM = ["apache-beam>=2.60,<3"]
+NOTEBOOKS = ["jupytext>=1.16,<2", "nbclient>=0.11,<1", "ipykernel>=6.29,<8", *PLOTS]
 
 setup(
     name="vivit_jax",
@@ -51,11 +52,12 @@ setup(
             "pyright>=1.1.390",
             "pre-commit>=3.7",
             "scikit-learn>=1.4",
-            *PLOTS,
+            *NOTEBOOKS,
             *BEAM,
         ],
         "docs": DOCS,
         "plots": PLOTS,
+        "notebooks": NOTEBOOKS,
         "torch": ["torch>=2.4,<3"],
         "beam": BEAM,
         "tpu": ["libtpu>=0.0.20,<0.1"],

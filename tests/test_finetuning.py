@@ -1,5 +1,7 @@
 """Layers that learn more slowly the deeper they lie, and parameters that stay as they are."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import jax
@@ -11,9 +13,11 @@ from flax import nnx
 
 import runs
 import vivit_jax
-from models import make
+from models import fed, make
 from test_training import assert_equal, final_state
+from vivit_jax.checkpoints.initialize import config_for
 from vivit_jax.checkpoints.parameters import paths
+from vivit_jax.config import from_dict, to_dict
 from vivit_jax.errors import UserError
 from vivit_jax.sections import Optimizer
 from vivit_jax.training import loop
@@ -129,6 +133,27 @@ def test_class_names_go_from_the_workdir_to_what_is_saved(data_dir, tmp_path):
     assert len(model.labels) == 8 and "grow" in model.labels
     vivit_jax.save_pretrained(model, tmp_path / "saved")
     assert vivit_jax.load_model(tmp_path / "saved").labels == model.labels
+
+
+@pytest.mark.parametrize("name", ["vivit_ti16x2_fe", "timesformer_b"])
+def test_a_config_for_a_checkpoint_sees_and_starts_as_it_does(data_dir, tmp_path, name):
+    feeding = dict(sampling="segments", short_clips="hold", stride=0.0, target_fps=7.5)
+    saved = fed(make(name, classes=3, image_size=(32, 48)), **feeding, resize=40, image_size=(32, 48))
+    vivit_jax.save_pretrained(saved, tmp_path / "model")
+    values, longer = config_for(tmp_path / "model"), config_for(tmp_path / "model", num_frames=20)
+    for one in values, longer:
+        one.data.update(name="tiny", data_dir=str(data_dir))
+    assert from_dict(longer).model.architecture().num_frames == 20
+    config = from_dict(values)
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config  # so that the run can be started again
+    run = open_run(config, tmp_path / "run")
+    assert run.model == dataclasses.replace(saved.config, num_classes=8)
+    assert {key: getattr(config.data, key) for key in feeding} == feeding and config.data.eval_resize == 40
+    taken, theirs = paths(run.new_state()["params"]), paths(saved)
+    different = {path for path, value in theirs.items() if path not in taken or value.shape != taken[path].shape}
+    assert different == {"heads/head/kernel", "heads/head/bias"} and config.init_from == str(tmp_path / "model")
+    for path in theirs.keys() - different - {"embedding/kernel", "embedding/bias"}:  # which another normalization moves
+        np.testing.assert_allclose(taken[path], theirs[path], atol=1e-6, err_msg=path)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])

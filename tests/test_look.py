@@ -108,6 +108,9 @@ def test_curves(tmp_path):
     chance = "validation: the largest class"
     assert drawn["accuracy"] == ["train/top_1", "validation/top_1", "validation/verb/top_1", chance]
     assert {*figure.axes[1].lines[-1].get_ydata()} == {0.4}
+    same = {name: [(1, 0.5), (2, 0.7)] for name in ("train/loss", "validation/top_1", "validation/mean_class_accuracy")}
+    styles = {line.get_label(): line.get_linestyle() for line in curves.draw(same, "run").axes[1].lines}
+    assert styles == {"validation/top_1": "-", "validation/mean_class_accuracy": "--"}  # both are seen
     result = runs.use("--mode=plot", f"--workdir={workdir}", cache=tmp_path)
     assert result.returncode == 0 and result.stdout == f"{workdir / 'plot.png'}\n", result.stderr
     assert matplotlib.image.imread(workdir / "plot.png").shape[2] == 4

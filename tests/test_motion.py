@@ -47,6 +47,17 @@ def test_every_class_has_as_many_videos(videos):
     assert [path.name for path in videos.parent.iterdir()] == ["there"]  # nothing temporary is left
 
 
+def test_some_of_the_classes(videos, tmp_path):
+    kinds = ("rotate_clockwise", "shrink", "grow", "rotate_counterclockwise")
+    motion_files.generate(tmp_path / "some", num_train=8, num_validation=4, classes=kinds, num_workers=1)
+    for split, number in ("train", 2), ("validation", 1):
+        counts = {path.name: len(list(path.glob("*.mp4"))) for path in (tmp_path / "some" / split).iterdir()}
+        assert counts == dict.fromkeys(kinds, number)
+    for wrong in ("grow",), ("grow", "shrink", "move_up"), ("grow", "jump"), ():
+        with pytest.raises(ValueError, match="are none, or not all in pairs"):
+            motion_files.generate(tmp_path / "wrong", num_train=12, num_validation=12, classes=wrong)
+
+
 def test_format(videos):
     with av.open(next(videos.rglob("*.mp4"))) as container:
         stream = container.streams.video[0]

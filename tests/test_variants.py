@@ -11,7 +11,7 @@ from flax import nnx
 import runs
 import vivit_jax
 from vivit_jax.summary import PAPERS, configured, cost, table
-from vivit_jax.variants import model_config
+from vivit_jax.variants import described, model_config
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,13 @@ def test_summary_knows_the_dataset(data_dir):
 def test_impossible_architectures_name_the_field(fields, message):
     with pytest.raises(ValueError, match=message):
         vivit_jax.create_model("vivit_ti16x2", 5, **fields)
+
+
+@pytest.mark.parametrize("name", vivit_jax.list_models())
+def test_an_architecture_is_told_by_its_name_and_what_differs(name):
+    assert described(model_config(name, 5)) == {"name": name}
+    config = model_config(name, 5, num_layers=3, image_size=(64, 96), patch_size=8, dropout=0.2)
+    assert model_config(**described(config), num_classes=5) == config
 
 
 def test_names():

@@ -58,7 +58,9 @@ def from_dict(values: Mapping[str, Any]) -> Config:
       UserError: an unknown key or an impossible value; one line that names it.
     """
     values = dict(values)
-    model = {key: value for key, value in dict(values.pop("model", {})).items() if value is not None}
+    given = {key: value for key, value in dict(values.pop("model", {})).items() if value is not None}
+    # JSON has no tuples.
+    model = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     return build(Config, values | {"model": {"name": model.pop("name", None), "overrides": model}})
 
 

@@ -70,6 +70,19 @@ def model_config(name: str, num_classes: int | dict[str, int], **overrides: Any)
     return ModelConfig(**_fields(name) | _converted(overrides | {"num_classes": num_classes}))
 
 
+def described(config: ModelConfig) -> dict[str, Any]:
+    """`config.model` for an architecture, its classes left aside: the `name` that is nearest, and what differs."""
+
+    def different(name: str) -> dict[str, Any]:
+        named, fields = model_config(name, 1), (field.name for field in dataclasses.fields(ModelConfig))
+        values = {key: getattr(config, key) for key in fields if getattr(config, key) != getattr(named, key)}
+        return {key: value for key, value in values.items() if key != "num_classes"}
+
+    found = {name: different(name) for name in list_models()}
+    name = min(found, key=lambda name: len(found[name]))
+    return {"name": name, **found[name]}
+
+
 def override(config: ModelConfig, overrides: Mapping[str, Any]) -> ModelConfig:
     """`config` with some of its fields changed; raises as `model_config` does."""
     return dataclasses.replace(config, **_converted(overrides))

@@ -10,14 +10,38 @@ import numpy as np
 from vivit_jax.architecture import ModelConfig, Preprocessing
 from vivit_jax.checkpoints.conversion import Checkpoint, ignored, read
 from vivit_jax.checkpoints.parameters import abstract_model, paths
-from vivit_jax.checkpoints.pretrained import open_checkpoint
+from vivit_jax.checkpoints.pretrained import open_checkpoint, open_model
+from vivit_jax.config import base
 from vivit_jax.errors import UserError
 from vivit_jax.models.attention import SCHEMES
 from vivit_jax.models.initializers import inflate
 from vivit_jax.models.tokenizers import resize_axis
+from vivit_jax.variants import described
 
 Origin = tuple[str, Callable[[np.ndarray], np.ndarray]]  # a path of the source, and what becomes of its array
 KEEP = ("heads", "pre_logits")  # new, unless asked for
+
+
+def config_for(source: str | Path, **overrides: Any) -> Any:
+    """A ConfigDict, as `config.base` makes them, of a run that starts from a checkpoint and sees what that one saw.
+
+    Its architecture, frames and pixels are the checkpoint's; the dataset, and how it is learned, stay to be set. An
+    image model's is a model of one frame.
+
+    Args:
+      source: what `load_model` reads.
+      **overrides: fields of the model, such as num_frames=16.
+    Raises:
+      UserError: as `load_model` does.
+    """
+    _, model = open_model(source, **overrides)
+    feeding, config = model.preprocessing, base()
+    config.init_from = str(source)
+    config.model.update(described(model.config))
+    config.data.update(sampling=feeding.sampling, short_clips=feeding.short_clips)
+    config.data.update(stride=float(feeding.stride), target_fps=float(feeding.target_fps))
+    config.data.eval_resize = feeding.resize or min(feeding.image_size)
+    return config
 
 
 def initial_params(

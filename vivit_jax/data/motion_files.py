@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,12 +33,14 @@ class _Share:
     split: Path
     seed: tuple[int, ...]
     scenes: range
+    pairs: tuple[tuple[str, str], ...]
 
 
 def _write_share(share: _Share) -> None:
     for scene in share.scenes:
         rng = np.random.default_rng((*share.seed, scene))
-        kinds = rng.permutation(PAIRS[scene % len(PAIRS)])  # which of the two is rendered and which one reversed
+        pair = share.pairs[scene % len(share.pairs)]
+        kinds = rng.permutation(pair)  # which of the two is rendered and which one reversed
         reformatter = VideoReformatter()  # the frame's own `reformat` builds a scaler, with threads, for every frame
         rgb = (av.VideoFrame.from_ndarray(image, format="rgb24") for image in render(kinds[0], rng))
         frames = [reformatter.reformat(frame, format="yuv420p", threads=1) for frame in rgb]
@@ -51,6 +53,7 @@ def generate(
     *,
     num_train: int = 2048,
     num_validation: int = 512,
+    classes: Sequence[str] = CLASSES,
     seed: int = 0,
     num_workers: int | None = None,
 ) -> None:
@@ -60,26 +63,31 @@ def generate(
     same arguments give the same videos, however many worker processes (default: one per core) share the work. The
     directory appears when it is complete.
 
+    Args:
+      classes: those of some of `PAIRS`.
     Raises:
-      ValueError: a number of videos is not a multiple of the number of classes.
+      ValueError: a class without its opposite, or a number of videos that is not a multiple of the number of classes.
       FileExistsError: there is a directory already.
       RuntimeError: a worker failed, for example because the disk is full.
     """
     directory = Path(directory)
-    if num_train % len(CLASSES) or num_validation % len(CLASSES):
-        raise ValueError(f"num_train={num_train}, num_validation={num_validation}: not multiples of {len(CLASSES)}")
+    pairs = tuple(pair for pair in PAIRS if set(pair) <= set(classes))
+    if sorted(classes) != sorted(kind for pair in pairs for kind in pair) or not pairs:
+        raise ValueError(f"classes={', '.join(classes)}: are none, or not all in pairs of {PAIRS}")
+    if num_train % len(classes) or num_validation % len(classes):
+        raise ValueError(f"num_train={num_train}, num_validation={num_validation}: not multiples of {len(classes)}")
     if directory.exists():
         raise FileExistsError(f"{directory} exists: remove it, or generate into another directory")
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as temporary:
         shares = []
         for index, (split, videos) in enumerate({"train": num_train, "validation": num_validation}.items()):
-            for kind in CLASSES:
+            for kind in classes:
                 (Path(temporary) / "videos" / split / kind).mkdir(parents=True)
-            pairs = range(videos // 2)
+            scenes = range(videos // 2)
             shares += [
-                _Share(Path(temporary) / "videos" / split, (seed, index), pairs[start : start + 16])
-                for start in pairs[::16]
+                _Share(Path(temporary) / "videos" / split, (seed, index), scenes[start : start + 16], pairs)
+                for start in scenes[::16]
             ]
         for _, _, error in workers.run(_write_share, shares, num_workers or os.cpu_count() or 1, time_limit=300):
             if error:

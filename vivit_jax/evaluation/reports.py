@@ -10,6 +10,7 @@ from vivit_jax.evaluation.scores import Scores, ranks
 from vivit_jax.files import replacing, write_csv
 
 MAX_NAMES = 50  # classes that a drawing names
+MAX_COUNTS = 12  # classes of which it has numbers
 COLUMNS = ("class", "videos", "top_1", "top_5", "said", "precision", "most_confused_with", "times")
 
 
@@ -70,6 +71,10 @@ def draw(path: Path, matrix: np.ndarray, names: tuple[str, ...]) -> bool:
     if named:
         axis.set_xticks(range(len(names)), names, rotation=90)
         axis.set_yticks(range(len(names)), names)
+    if len(names) <= MAX_COUNTS:
+        for (row, column), count in np.ndenumerate(matrix):
+            color = "black" if 2 * count > matrix[row].sum() else "white"
+            axis.text(column, row, str(count), ha="center", va="center", color=color, fontsize="small")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
     return True
