@@ -26,6 +26,10 @@ from vivit_jax.variants import model_config, preprocessing
 RESULTS = Path(__file__).parent / "results"
 FRAMES = {"timesformer_b": (12, 24, 48, 96, 192, 384, 1024), "timesformer_b_joint": (12, 24, 48, 96)}
 JOINT_ADDS = (192, 384, 1024)
+PANELS = (
+    ("multiply_adds_per_frame", "10^9 multiply-adds", (25, 50, 100, 200, 400, 800)),
+    ("bytes_accessed_per_frame", "gigabytes accessed", (0.25, 0.5, 1, 2, 4)),
+)
 
 
 def forward(name: str, frames: int, device: Any) -> dict[str, float]:
@@ -58,17 +62,21 @@ def main() -> None:
         adds = cost(model_config("timesformer_b_joint", 400, num_frames=frames, scan=True))[1]
         found["timesformer_b_joint"][frames] = {"multiply_adds_per_frame": adds / frames}
     (RESULTS / "cost.json").write_text(json.dumps({"jax": jax.__version__, "models": found}, indent=1) + "\n")
+    draw(found)
+
+
+def draw(found: dict[str, Any]) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    for ax, key, title in zip(
-        axes, ("multiply_adds_per_frame", "bytes_accessed_per_frame"), ("multiply-adds", "bytes accessed"), strict=True
-    ):
+    for ax, key, title, ticks in zip(axes, *zip(*PANELS, strict=True), strict=True):
         for name, facts in found.items():
-            points = {n: of[key] for n, of in facts.items() if key in of}
+            points = {int(n): of[key] / 1e9 for n, of in facts.items() if key in of}
             label = "joint" if "joint" in name else "divided"
             ax.plot(list(points), list(points.values()), "o-", label=f"{label} space-time attention")
         ax.set(xscale="log", yscale="log", xlabel="frames of 224 x 224", title=f"{title} per frame, forward")
         ax.set_xticks(FRAMES["timesformer_b"], FRAMES["timesformer_b"])
+        ax.set_yticks(ticks, ticks)
         ax.minorticks_off()
+        ax.grid(alpha=0.3)
         ax.legend(frameon=False)
     figure.savefig(RESULTS / "cost.png", dpi=120)
 

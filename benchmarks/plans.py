@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from vivit_jax.summary import spoken
+
 HERE = Path(__file__).parent
 RESULTS, TABLES, CONFIGS = HERE / "results" / "plans.json", HERE.parent / "docs" / "plans.md", HERE.parent / "configs"
 Request = tuple[str, str, str, list[str]]  # name, config, topology, flags
@@ -76,8 +78,8 @@ def row(name: str, facts: dict) -> str:
         facts["batch_size"],
         mesh,
         f"{'fits' if facts['fits'] else '**does not fit**'}, {used:.1f} of {limit:.1f} GiB",
-        f"{facts['multiply_adds_per_clip'] / 1e9:,.0f}G",
-        f"{facts['bytes_accessed_per_step'] / 1e9:,.0f} GB",
+        spoken(facts["multiply_adds_per_clip"]),
+        f"{facts['bytes_accessed_per_step'] / 1e9:,.1f} GB",
         f"{facts['estimated_cycles_per_step'] / 1e6:,.1f}M",
         f"{facts['estimated_clips_per_second'] or 0:,.0f}",
         f"{facts['estimated_utilization'] or 0:.2f}",
