@@ -140,6 +140,7 @@ def test_where_none_can_be_read_nothing_is_overwritten(data_dir, run_of_three, t
     assert "\n" not in str(caught.value) and saved_steps(workdir) == [2, 4, 6]
 
 
+@pytest.mark.slow
 def test_what_was_compiled_is_kept(data_dir, tmp_path, monkeypatch):
     """A second start takes its programs from the workdir."""
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):

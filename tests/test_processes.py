@@ -105,6 +105,7 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(data_dir, 
     assert [line["step"] for line in runs.log(tmp_path)] == list(range(1, 7))
 
 
+@pytest.mark.slow
 def test_asked_to_end_all_processes_save_the_same_step(data_dir, tmp_path):
     """One of them is told, as when a cloud takes one machine back."""
     processes = start(data_dir, tmp_path, 2, "--config.train.checkpoint_every=1000")

@@ -60,7 +60,10 @@ def test_reach(case):
     np.testing.assert_array_equal(reached, wanted[index].reshape(t, h, w))
 
 
-@pytest.mark.parametrize("case", ALL)
+SLOW = {"timesformer_b", "vivit_ti16x2_fsa", "space, then time", "CLS in time", "timesformer_b_axial"}  # as others
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in ALL])
 def test_scan_and_remat_change_nothing(case):
     """In values and gradients, over one parameter tree; where something is dropped, the same is."""
     drops = dict(dropout=0.1, attention_dropout=0.1, stochastic_depth=0.3) if case in DROPPING else {}

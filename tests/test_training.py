@@ -64,7 +64,7 @@ def test_a_finished_run_says_so_and_another_config_is_refused(data_dir, tmp_path
     "changes",
     [
         dict(train__accumulate=2),
-        dict(model__scan=True, model__remat="full"),
+        pytest.param(dict(model__scan=True, model__remat="full"), marks=pytest.mark.slow),
     ],
     ids=str,
 )
