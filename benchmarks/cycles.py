@@ -1,0 +1,108 @@
+"""What the TPU compiler thinks that a training step on one chip takes, for every factorization.
+
+    python benchmarks/cycles.py [--check]
+
+Forward, backward and SGD with momentum in bfloat16; nothing is run. results/cycles.json has the estimates, those of the
+same step with Scenic's modules beside them (same compiler), and those of two layers, which `--check` compiles again: it
+ends with an error where one has become more than 3% dearer.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import SingleDeviceSharding
+
+from vivit_jax.models.initializers import Keys
+from vivit_jax.models.video_transformer import VideoTransformer
+from vivit_jax.planning import hlo
+from vivit_jax.planning.slices import CHIPS, slice_devices
+from vivit_jax.summary import cost
+from vivit_jax.variants import model_config, preprocessing
+
+RESULTS = Path(__file__).parent / "results" / "cycles.json"
+STEPS = {  # model: clips at a time on each chip, and the estimate for Scenic's module in millions of cycles per clip
+    "vivit_b16x2_fe": {"v5e": (2, 43.7), "v6e": (4, 24.7)},
+    "vivit_b16x2_fsa": {"v5e": (2, 51.3), "v6e": (4, 28.2)},
+    "vivit_b16x2_fdpa": {"v5e": (2, 44.1), "v6e": (4, 24.0)},
+    "vivit_b16x2": {"v5e": (1, 142.7), "v6e": (2, 66.1)},
+    "timesformer_b": {"v5e": (4, None), "v6e": (4, None)},
+}
+SMALL = {"num_layers": 2}  # what the tests compile again
+
+
+def step(name: str, chip: str, batch: int, **fields: Any) -> dict[str, Any]:
+    """Compiles one step and reads the estimate off it, per clip."""
+    config = model_config(name, 400, dtype="bfloat16", **fields)
+    where = SingleDeviceSharding(slice_devices(f"{chip}:2x2")[0])
+    shapes = nnx.eval_shape(lambda: VideoTransformer(config, preprocessing(name, config), Keys(0)))
+    graph, state = nnx.split(shapes, nnx.Param)
+    optimizer = optax.sgd(0.1, 0.9)
+
+    def train(params, opt_state, video, label):
+        def loss(params):
+            logits = nnx.merge(graph, params)(video.astype(jnp.float32) / 127.5 - 1)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+
+        value, grads = jax.value_and_grad(loss)(params)
+        updates, opt_state = optimizer.update(grads, opt_state)
+        return optax.apply_updates(params, updates), opt_state, value
+
+    def on_chip(tree):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree)
+
+    params = nnx.to_pure_dict(state)
+    video = jax.ShapeDtypeStruct((batch, config.num_frames, *config.image_size, 3), jnp.uint8)
+    label = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    arguments = map(on_chip, (params, jax.eval_shape(optimizer.init, params), video, label))
+    began = time.perf_counter()
+    compiled = jax.jit(train, donate_argnums=(0, 1)).lower(*arguments).compile()
+    seconds, module = time.perf_counter() - began, hlo.read(compiled.as_text() or "")
+    adds, facts = cost(config)[1], CHIPS[chip]
+    peak = cast(float, facts.clock) / facts.flops  # cycles for each operation
+    return {
+        "batch": batch,
+        "estimated_cycles_per_clip": round(module.cycles / batch),
+        "estimated_utilization": round(6 * adds * peak * batch / module.cycles, 3),
+        "multiply_adds_per_clip": adds,
+        "temporary_bytes": int(cast(Any, compiled.memory_analysis()).temp_size_in_bytes),
+        "compile_seconds": round(seconds, 1),
+    }
+
+
+def steps() -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, chips in STEPS.items():
+        for chip, (batch, scenic) in chips.items():
+            yield f"{name} on {chip}", step(name, chip, batch) | {"scenic_cycles_per_clip": scenic and scenic * 1e6}
+        yield f"{name}, two layers, on v5e", step(name, "v5e", 1, **SMALL)
+
+
+def check() -> None:
+    """Raises SystemExit where two layers cost more than they did."""
+    kept = json.loads(RESULTS.read_text())["steps"]
+    for name in STEPS:
+        before = kept[f"{name}, two layers, on v5e"]["estimated_cycles_per_clip"]
+        now = step(name, "v5e", 1, **SMALL)["estimated_cycles_per_clip"]
+        print(f"{name}: {now:,} cycles, {before:,} before", flush=True)
+        if now > 1.03 * before:
+            raise SystemExit(f"{name}: {now / before - 1:.1%} more cycles than in {RESULTS.name}")
+
+
+def main() -> None:
+    found: dict[str, Any] = {"jax": jax.__version__, "libtpu": version("libtpu"), "steps": {}}
+    for name, facts in steps():
+        found["steps"][name] = facts
+        print(name, json.dumps(facts), flush=True)
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    check() if "--check" in sys.argv else main()
