@@ -10,6 +10,7 @@ from flax import nnx
 
 import naive
 from models import ALL, make, video
+from vivit_jax.models import attention
 from vivit_jax.models.attention import SCHEMES, Tokens, dot_product_attention, dropout
 
 DROPPING = ("vivit_ti16x2_fe", "timesformer_b")  # random masks make compiling slow
@@ -155,3 +156,23 @@ def test_chunks_take_less_memory():
         return jax.jit(loss).lower(q, k, v).compile().memory_analysis().temp_size_in_bytes
 
     assert temporaries(64) < temporaries(0) / 4
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 3e-2)])
+def test_softmax_in_value_and_gradient(dtype, tolerance):
+    """Beside JAX's in float32; and the sums that only TPUs take."""
+    logits, weight = (3 * jax.random.normal(jax.random.key(i), (2, 3, 7, 19)) for i in range(2))
+
+    def loss(softmax, dtype, x):
+        return (weight * softmax(x.astype(dtype)).astype("float32")).sum()
+
+    ours, theirs = (
+        jax.value_and_grad(loss, argnums=2)(f, of, logits)
+        for f, of in ((attention.softmax, dtype), (jax.nn.softmax, "float32"))
+    )
+    for one, other in zip(ours, theirs):
+        np.testing.assert_allclose(one, other, atol=10 * tolerance)
+    powers = jnp.exp(logits).astype(dtype)
+    sums, by_matmul = attention._row_sums(powers), attention._row_sums_by_matmul(powers)
+    assert sums.dtype == by_matmul.dtype == "float32"
+    np.testing.assert_allclose(by_matmul, sums, rtol=1e-5)
