@@ -176,3 +176,16 @@ def test_softmax_in_value_and_gradient(dtype, tolerance):
     sums, by_matmul = attention._row_sums(powers), attention._row_sums_by_matmul(powers)
     assert sums.dtype == by_matmul.dtype == "float32"
     np.testing.assert_allclose(by_matmul, sums, rtol=1e-5)
+
+
+def test_attention_alone_is_computed_again():
+    """Between the passes nothing is kept that is as large as the weights."""
+
+    def kept(remat):
+        model = make("vivit_ti16x2", remat=remat, num_layers=1)
+        graph, state = nnx.split(model)
+        _, pull = jax.eval_shape(lambda state, x: jax.vjp(lambda s: nnx.merge(graph, s)(x), state), state, video())
+        tokens = model.config.grid[0] * 16 + 1
+        return [leaf.shape for leaf in jax.tree.leaves(pull) if leaf.shape[-2:] == (tokens, tokens)]
+
+    assert kept("none") and not kept("attention")

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from einops import rearrange
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from vivit_jax.models.layout import place, place_groups
@@ -122,7 +121,7 @@ def dot_product_attention(
     if chunk and q.shape[-3] > chunk:
         return _in_chunks(q, k, v, rate, key, chunk)
     logits = jnp.einsum("...lnd,...mnd->...nlm", q * q.shape[-1] ** -0.5, k)
-    weights = checkpoint_name(softmax(checkpoint_name(logits, "attention")), "attention")
+    weights = softmax(logits)
     dropped = dropout(weights, rate, key)
     return jnp.einsum("...nlm,...mnd->...lnd", dropped, v), weights
 
@@ -140,12 +139,13 @@ def _in_chunks(q, k, v, rate: float, key: jax.Array | None, chunk: int) -> tuple
 
 
 def attend(
-    axes: str, queries_keys_values: Sequence[Tokens], rate: float, key: jax.Array | None, chunk: int
+    axes: str, queries_keys_values: Sequence[Tokens], rate: float, key: jax.Array | None, chunk: int, remat: bool
 ) -> tuple[Tokens, jax.Array]:
     """Attention along `axes` of AXES.
 
     Args:
       queries_keys_values: each of patches [B, T, H, W, N, d] and, where CLS takes part, of CLS [B, 1, N, d].
+      remat: the backward pass computes everything again from these three.
     Returns:
       tokens as one of the three, or None for CLS; attention weights [B, groups, N, L, L], CLS first.
     """
@@ -156,7 +156,8 @@ def attend(
         place_groups(_with_cls(place_groups(rearrange(x.patches, pattern, **sizes), right), x.cls), right)
         for x in queries_keys_values
     )
-    out, weights = dot_product_attention(q, k, v, rate, key, chunk)
+    attention = jax.checkpoint(dot_product_attention, static_argnums=(3, 5)) if remat else dot_product_attention
+    out, weights = attention(q, k, v, rate, key, chunk)
     out, cls = place_groups(out, right), None
     if first.cls is not None:
         cls, out = out[..., 0, :, :], out[..., 1:, :, :]  # [B, *groups, N, d]

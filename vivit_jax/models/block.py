@@ -30,7 +30,7 @@ class SelfAttention(nnx.Module):
         self.project = linear(config, width, width, keys, kernel_init=zeros) if step.project else None
         self.step, self.dtype, self.per_frame = step, config.dtype, per_frame
         self.dropout, self.attention_dropout = config.dropout, config.attention_dropout
-        self.chunk = config.attention_chunk
+        self.chunk, self.remat = config.attention_chunk, config.remat == "attention"
 
     def __call__(self, tokens: Tokens, key: jax.Array | None, drop_path) -> tuple[Tokens, dict[str, jax.Array]]:
         """Returns the residual, and by axes the attention weights [B, groups, N, L, L]."""
@@ -50,7 +50,7 @@ class SelfAttention(nnx.Module):
             share = qkv
             if len(self.step.axes) > 1:
                 share = jax.tree.map(lambda x, i=i: jnp.split(x, len(self.step.axes), axis=-2)[i], qkv)
-            out, maps[axes] = attend(axes, share, self.attention_dropout, keys[i], self.chunk)
+            out, maps[axes] = attend(axes, share, self.attention_dropout, keys[i], self.chunk, self.remat)
             parts.append(out)
         out = jax.tree.map(lambda *heads: self.out(_flat(jnp.concatenate(heads, axis=-2))), *parts)
         out = dropped(out, self.dropout, (key_out, key_cls))

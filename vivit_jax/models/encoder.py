@@ -19,10 +19,9 @@ from vivit_jax.models.tokenizers import Positions
 
 # What a forward pass also returns: tokens; with "attention", its weights too, or what a function keeps of them.
 Taps = bool | Literal["attention"] | Callable[[str, jax.Array], Any]
-REMAT = {
+REMAT = {  # of whole blocks; "attention" alone is that of `attend`
     "full": policies.nothing_saveable,
     "dots": policies.dots_with_no_batch_dims_saveable,
-    "attention": policies.save_anything_except_these_names("attention"),
 }
 
 
@@ -56,7 +55,7 @@ def run_layer(tokens: Tokens, xs, graph: nnx.GraphDef, remat: str, grid: tuple[i
     def block(tokens, state, key, drop_path):
         return nnx.merge(graph, state)(tokens, key, drop_path)
 
-    if remat != "none":
+    if remat in REMAT:
         block = jax.checkpoint(block, policy=REMAT[remat])
     tokens, maps = block(tokens, *xs)
     wanted = {"layers": apart(tokens, grid)} if taps else {}
