@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -87,17 +88,25 @@ def test_two_processes_write_the_scores_of_all_videos_once(data_dir, alone, tmp_
     assert (ours.labels == theirs.labels).all() and ours.metrics() == runs.metrics(tmp_path / "two")["validation"]
 
 
-def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(data_dir, alone, tmp_path):
-    processes = start(data_dir, tmp_path, 2)
+def two_steps(processes: list[subprocess.Popen], workdir: Path) -> None:
     deadline = time.monotonic() + 120
-    while last_step(tmp_path) < 2:
+    while last_step(workdir) < 2:
         assert time.monotonic() < deadline and processes[0].poll() is None
         time.sleep(0.02)
-    processes[1].kill()
+
+
+def ends_with_one_line(process: subprocess.Popen) -> None:
     began = time.monotonic()
-    out, _ = processes[0].communicate(timeout=60)
-    assert time.monotonic() - began < 60 and processes[0].returncode != 0
+    out, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < 60 and process.returncode == 1
     assert re.search("^error: process 0 of 2: another one has died", out, re.MULTILINE) and "Traceback" not in out
+
+
+def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(data_dir, alone, tmp_path):
+    processes = start(data_dir, tmp_path, 2)
+    two_steps(processes, tmp_path)
+    processes[1].kill()
+    ends_with_one_line(processes[0])
     assert not (tmp_path / "metrics.json").exists()
     out = finish(start(data_dir, tmp_path, 2))
     assert "on 24 videos" in out[0] and "on 24 videos" not in out[1]
@@ -106,13 +115,22 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(data_dir, 
 
 
 @pytest.mark.slow
+def test_a_process_that_hangs_ends_the_others(data_dir, tmp_path):
+    """Its connections stay open, so that nothing fails: it is only silent."""
+    processes = start(data_dir, tmp_path, 2)
+    two_steps(processes, tmp_path)
+    processes[1].send_signal(signal.SIGSTOP)
+    try:
+        ends_with_one_line(processes[0])
+    finally:
+        processes[1].kill()
+
+
+@pytest.mark.slow
 def test_asked_to_end_all_processes_save_the_same_step(data_dir, tmp_path):
     """One of them is told, as when a cloud takes one machine back."""
     processes = start(data_dir, tmp_path, 2, "--config.train.checkpoint_every=1000")
-    deadline = time.monotonic() + 120
-    while last_step(tmp_path) < 2:
-        assert time.monotonic() < deadline and processes[0].poll() is None
-        time.sleep(0.02)
+    two_steps(processes, tmp_path)
     processes[1].terminate()
     out = finish(processes)
     assert "is saved at step" in out[0] and saved_steps(tmp_path) and not (tmp_path / "metrics.json").exists()
