@@ -52,12 +52,13 @@ def softmax_attention(q, k, v):
     return weights / weights.sum(-1, keepdims=True) @ v
 
 
-def attention(tokens, cls, module, axes, grid):
+def attention(tokens, cls, module, axes, grid, heads):
     """One step on one example: tokens [S, D] and CLS [D] or None; returns their residuals."""
-    kernel, bias = np.asarray(module.qkv[...]), np.asarray(module.qkv_bias[...])
-    heads = kernel.shape[2]
     everything = tokens if cls is None else np.concatenate([cls[None], tokens])
-    q, k, v = np.einsum("sd,cdnh->csnh", _norm(everything, module.norm), kernel) + bias[:, None]
+    normed = _norm(everything, module.norm)
+    q, k, v = (
+        _linear(normed, layer).reshape(len(normed), heads, -1) for layer in (module.query, module.key, module.value)
+    )
     out = np.zeros_like(q)
     for head in range(heads):
         labels = groups_of(axes[head * len(axes) // heads], *grid)
@@ -81,7 +82,9 @@ def block(module, attention_scheme, patches, cls, cls_in_time=False, exact_gelu=
     parallel, seen = attention_scheme == "divided_parallel", (tokens, cls)
     for (axes, takes_cls, projects), step in zip(STEPS[attention_scheme], module.attention, strict=True):
         takes_cls = takes_cls or (cls_in_time and axes == ["time"])
-        out, out_cls = attention(seen[0], seen[1] if takes_cls else None, step, axes, grid)
+        out, out_cls = attention(
+            seen[0], seen[1] if takes_cls else None, step, axes, grid, len(step.query.bias) // step.head_width
+        )
         if projects:
             out, out_cls = _linear(out, step.project), None if out_cls is None else _linear(out_cls, step.project)
         tokens, cls = tokens + out, cls if out_cls is None else cls + out_cls

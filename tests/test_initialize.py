@@ -105,7 +105,7 @@ def test_timesformer_starts_as_the_image_model(image_vit, name):
         _, alone = image(frames.reshape(4, 1, 32, 32, 3), return_taps=True)
         seen = taps["encoder"]["layers"].patches[0, 0]  # after the first layer, before CLS has mixed the frames
         np.testing.assert_allclose(seen, alone["encoder"]["layers"].patches[0, :, 0], atol=1e-5)
-        time, space = (paths(model)[f"encoder/blocks/1/attention/{i}/qkv"] for i in (0, 1))
+        time, space = (paths(model)[f"encoder/blocks/1/attention/{i}/query/kernel"] for i in (0, 1))
         np.testing.assert_array_equal(time, space)
         assert "encoder/blocks/0/attention/0/project/kernel" not in taken
 

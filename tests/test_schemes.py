@@ -1,6 +1,7 @@
 """Every scheme of both papers: its definition, its reach, scan, remat and regularization."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,11 @@ from flax import nnx
 
 import naive
 from models import ALL, make, video
-from vivit_jax.models import attention
-from vivit_jax.models.attention import SCHEMES, Tokens, dot_product_attention, dropout
+from vivit_jax.models import dot_product_attention as attention
+from vivit_jax.models.attention import SCHEMES
+from vivit_jax.models.dot_product_attention import Computation, dot_product_attention
+from vivit_jax.models.splash import splash_attention
+from vivit_jax.models.tokens import Tokens, dropout
 
 DROPPING = ("vivit_ti16x2_fe", "timesformer_b")  # random masks make compiling slow
 
@@ -133,7 +137,7 @@ def test_chunks_of_queries_change_nothing(chunk):
 
     def attended(chunk):
         def loss(q, k, v):
-            out, weights = dot_product_attention(q, k, v, chunk=chunk)
+            out, weights = dot_product_attention(q, k, v, how=Computation(chunk))
             return jnp.sin(out).sum() + jnp.cos(3 * weights).sum(), (out, weights)
 
         return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(q, k, v)
@@ -145,13 +149,46 @@ def test_chunks_of_queries_change_nothing(chunk):
     np.testing.assert_allclose(call(make("vivit_ti16x2", attention_chunk=chunk)), call(model), atol=1e-5)
 
 
+@pytest.mark.parametrize("chunk", [5, 33])
+def test_chunks_are_differentiated_with_what_they_dropped(chunk):
+    """Beside JAX's derivative of the same forward pass, for three heads of each of two groups, two at a time."""
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 3, 2, 33, 2, 8))
+
+    def gradients(attend):
+        loss = lambda q, k, v: jnp.sin(attend(q, k, v, jax.random.key(1), 0.3, chunk)).sum()  # noqa: E731
+        return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v)
+
+    def forward(*args):
+        return attention._forward(*args)[0]
+
+    for ours, theirs in zip(gradients(attention.blockwise_attention), gradients(forward), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [512, 700])
+def test_the_kernel_for_tpus(length):
+    """Splash attention, its steps run by XLA, beside the whole softmax: in values and gradients, padded or not."""
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 1, length, 2, 64))
+
+    def attended(attend):
+        loss = lambda q, k, v: jnp.sin(attend(q * 0.125, k, v)).sum()  # noqa: E731
+        return attend(q * 0.125, k, v), *jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v)
+
+    def whole(q, k, v):
+        weights = jax.nn.softmax(jnp.einsum("...lnd,...mnd->...nlm", q, k))
+        return jnp.einsum("...nlm,...mnd->...lnd", weights, v)
+
+    for ours, theirs in zip(attended(partial(splash_attention, interpret=True)), attended(whole), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
 def test_chunks_take_less_memory():
     """Of the weights no more than a chunk's are there at a time, backwards too."""
-    q, k, v = (jax.ShapeDtypeStruct((1, 1024, 2, 8), jnp.float32) for _ in range(3))
+    q, k, v = (jax.ShapeDtypeStruct((1, 1000, 2, 8), jnp.float32) for _ in range(3))
 
     def temporaries(chunk):
         loss = jax.grad(
-            lambda q, k, v: jnp.sin(dot_product_attention(q, k, v, chunk=chunk)[0]).sum(), argnums=(0, 1, 2)
+            lambda q, k, v: jnp.sin(dot_product_attention(q, k, v, how=Computation(chunk))[0]).sum(), argnums=(0, 1, 2)
         )
         return jax.jit(loss).lower(q, k, v).compile().memory_analysis().temp_size_in_bytes
 

@@ -33,8 +33,9 @@ Labels = tuple[str, ...] | dict[str, tuple[str, ...]]  # names of the classes, b
 class ModelConfig:
     """The architecture of a video transformer.
 
-    Sizes are in pixels and frames of the input. What only changes how the same numbers are computed
-    (`dtype`, `attention_chunk`, `scan`, `remat`) stands last. Raises `UserError` (a ValueError) that names the field.
+    Sizes are in pixels and frames of the input. What only changes how the same numbers are computed (`dtype`,
+    `attention_chunk`, `attention_kernel`, `scan`, `remat`) stands last. Raises `UserError` (a ValueError) that names
+    the field.
     """
 
     num_classes: int | tuple[tuple[str, int], ...]  # several heads: (("verb", 97), ("noun", 300))
@@ -64,7 +65,8 @@ class ModelConfig:
     attention_dropout: float = 0.0
     stochastic_depth: float = 0.0  # of the last layer; rises linearly from 0
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters are float32
-    attention_chunk: int = 0  # queries that attend at a time, where a sequence is longer; 0: all
+    attention_chunk: int = 0  # queries that attend at a time, where a sequence is longer; 0: chosen by its length
+    attention_kernel: Literal["auto", "xla", "pallas"] = "auto"  # for long sequences on TPUs
     scan: bool = False  # one compiled layer, looped over, instead of num_layers copies
     remat: Literal["none", "full", "dots", "attention"] = "none"  # what the backward pass recomputes
 

@@ -20,6 +20,7 @@ class Codec(NamedTuple):
 
     save: Callable[[Any], list[Any]]  # our array -> one of theirs for each of the rule's names
     load: Callable[[Sequence[np.ndarray], tuple[int, ...]], np.ndarray]  # theirs and our shape -> our array
+    axis: int = -1  # along which arrays that share a name are concatenated, in the order of the rules
 
 
 class Rule(NamedTuple):
@@ -36,10 +37,12 @@ TRANSPOSED = Codec(lambda x: [x.T], lambda theirs, shape: theirs[0].T)
 
 
 def positions_codec(cls: bool, first: int) -> Codec:
-    """[1, S, D] <-> CLS's row, or the rows from `first` on as a grid. What shares a name is concatenated."""
+    """[1, S, D] <-> CLS's row, or the rows from `first` on as a grid."""
     if cls:
-        return Codec(lambda x: [x[None]], lambda theirs, shape: theirs[0][0, :1])
-    return Codec(lambda x: [x.reshape(1, -1, x.shape[-1])], lambda theirs, shape: theirs[0][0, first:].reshape(shape))
+        return Codec(lambda x: [x[None]], lambda theirs, shape: theirs[0][0, :1], 1)
+    return Codec(
+        lambda x: [x.reshape(1, -1, x.shape[-1])], lambda theirs, shape: theirs[0][0, first:].reshape(shape), 1
+    )
 
 
 def columns(start: int, stop: int) -> Codec:
@@ -47,42 +50,30 @@ def columns(start: int, stop: int) -> Codec:
     return Codec(lambda x: [x], lambda theirs, shape: theirs[0][..., start:stop])
 
 
-# torch: a linear layer is [outputs, inputs], a convolution [outputs, inputs, ...]. Ours: qkv [3, D, N, H].
+# torch: a linear layer is [outputs, inputs], a convolution [outputs, inputs, ...].
 TORCH_CONV_2D = Codec(
     lambda x: [x[0].transpose(3, 2, 0, 1)], lambda theirs, shape: theirs[0].transpose(2, 3, 1, 0)[None]
 )
 TORCH_CONV_3D = Codec(lambda x: [x.transpose(4, 3, 0, 1, 2)], lambda theirs, shape: theirs[0].transpose(2, 3, 4, 1, 0))
 
 
-def _torch_rows(x):
-    return x.transpose(1, 2, 0).reshape(-1, x.shape[0])  # [D, N, H] -> [N * H, D]
+def torch_part(index: int) -> Codec:
+    """One of query, key and value, where torch has a single layer [3 * outputs, inputs] of them."""
+
+    def load(theirs, shape):
+        part = theirs[0][index * shape[-1] : (index + 1) * shape[-1]]
+        return part.T
+
+    return Codec(lambda x: [x.T], load, 0)
 
 
-def _from_torch_rows(rows, shape):
-    return rows.reshape(*shape[1:], shape[0]).transpose(2, 0, 1)
+def by_heads(heads: int, axis: int) -> Codec:
+    """flax has the heads' widths [N, H] as two axes; ours are one, at `axis`."""
 
+    def save(x):
+        return [x.reshape(*x.shape[:axis], heads, -1, *x.shape[axis + 1 :])]
 
-TORCH_QKV = Codec(
-    lambda x: [x.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])],
-    lambda theirs, shape: theirs[0].reshape(3, *shape[2:], shape[1]).transpose(0, 3, 1, 2),
-)
-TORCH_QKV_BIAS = Codec(lambda x: [x.reshape(-1)], lambda theirs, shape: theirs[0].reshape(shape))
-TORCH_Q_K_V = Codec(
-    lambda x: [_torch_rows(x[i]) for i in range(3)],
-    lambda theirs, shape: np.stack([_from_torch_rows(rows, shape[1:]) for rows in theirs]),
-)
-TORCH_Q_K_V_BIAS = Codec(
-    lambda x: [x[i].reshape(-1) for i in range(3)],
-    lambda theirs, shape: np.stack([row.reshape(shape[1:]) for row in theirs]),
-)
-Q_K_V = Codec(lambda x: [x[i] for i in range(3)], lambda theirs, shape: np.stack(theirs))
-
-
-def out_kernel(heads: int) -> Codec:
-    """flax: [N, H, D]; ours: [N * H, D]."""
-    return Codec(
-        lambda x: [x.reshape(heads, -1, x.shape[-1])], lambda theirs, shape: theirs[0].reshape(-1, theirs[0].shape[-1])
-    )
+    return Codec(save, lambda theirs, shape: theirs[0].reshape(shape))
 
 
 @dataclass(frozen=True)
@@ -154,7 +145,7 @@ def _expected(shapes: Mapping[str, tuple[int, ...]], rules: Sequence[Rule]) -> d
         names, codec = match(path, rules)
         theirs = jax.eval_shape(codec.save, jax.ShapeDtypeStruct(shape, np.float32))
         for name, x in zip(names, theirs, strict=True):
-            axis = min(1, x.ndim - 1)  # of what shares a name: rows of positions, or classes
+            axis = codec.axis % x.ndim
             more = tensors[name][axis] if name in tensors else 0
             tensors[name] = (*x.shape[:axis], x.shape[axis] + more, *x.shape[axis + 1 :])
     return tensors
@@ -175,9 +166,15 @@ def _complain(source: str, missing: list[str], left: list[str], wrong: list[str]
 
 def write(params: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> dict[str, np.ndarray]:
     """Their tensors of our arrays: the inverse of `read`."""
+
+    def line(path: str) -> int:
+        return next((i for i, rule in enumerate(rules) if re.fullmatch(rule.ours, path)), len(rules))
+
     tensors: dict[str, list[np.ndarray]] = {}
-    for path, value in sorted(params.items()):  # positions/cls comes before positions/space
+    axes: dict[str, int] = {}
+    for path in sorted(params, key=line):
         names, codec = match(path, rules)
-        for name, x in zip(names, codec.save(value), strict=True):
+        for name, x in zip(names, codec.save(params[path]), strict=True):
             tensors.setdefault(name, []).append(x)
-    return {name: np.ascontiguousarray(np.concatenate(x, min(1, x[0].ndim - 1))) for name, x in tensors.items()}
+            axes[name] = codec.axis
+    return {name: np.ascontiguousarray(np.concatenate(x, axes[name])) for name, x in tensors.items()}

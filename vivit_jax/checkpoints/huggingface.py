@@ -12,8 +12,6 @@ from vivit_jax.checkpoints.conversion import (
     SAME,
     TORCH_CONV_2D,
     TORCH_CONV_3D,
-    TORCH_Q_K_V,
-    TORCH_Q_K_V_BIAS,
     Checkpoint,
     Rule,
     Tensors,
@@ -38,10 +36,8 @@ PREFIX = {"timesformer": "timesformer.", "vivit": "vivit.", "vit": "vit.", "deit
 
 def separate_attention(ours: str, theirs: str) -> list[Rule]:
     """An attention of torch with a layer each for query, key and value."""
-    names = [f"{theirs}.attention.{name}" for name in ("query", "key", "value")]
     return [
-        Rule(f"{ours}/qkv", tuple(f"{name}.weight" for name in names), TORCH_Q_K_V),
-        Rule(f"{ours}/qkv_bias", tuple(f"{name}.bias" for name in names), TORCH_Q_K_V_BIAS),
+        *(rule for x in ("query", "key", "value") for rule in linear(f"{ours}/{x}", f"{theirs}.attention.{x}")),
         *linear(f"{ours}/out", f"{theirs}.output.dense"),
     ]
 

@@ -23,7 +23,8 @@ from vivit_jax.variants import override
 
 # What may differ from the checkpoint: it changes no parameter's meaning, only the tables of positions and the head.
 FREE = ("num_classes", "num_frames", "image_size", "sampled_frames", "position_resize", "dropout", "attention_dropout")
-FREE += ("stochastic_depth", "dtype", "attention_chunk", "scan", "remat", "embedding_initializer", "initializer")
+FREE += ("stochastic_depth", "dtype", "attention_chunk", "attention_kernel", "scan", "remat")
+FREE += ("embedding_initializer", "initializer")
 
 
 def load_model(

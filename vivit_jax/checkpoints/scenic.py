@@ -10,14 +10,13 @@ from typing import Any
 from vivit_jax.architecture import ModelConfig
 from vivit_jax.checkpoints.conversion import (
     LEADING_ONE,
-    Q_K_V,
     SAME,
     Checkpoint,
     Codec,
     Rule,
     Tensors,
+    by_heads,
     columns,
-    out_kernel,
     positions_codec,
 )
 from vivit_jax.checkpoints.msgpack_file import read_msgpack
@@ -65,9 +64,9 @@ def _encoder(ours: str, theirs: str, heads: int, config: ModelConfig) -> list[Ru
         step, name = f"{block}attention/{index}/", f"{layer}{attention}/"
         table += [
             Rule(rf"{step}norm/(\w+)", (rf"{layer}{norm}/\2",), SAME),
-            Rule(rf"{step}qkv", tuple(f"{name}{x}/kernel" for x in ("query", "key", "value")), Q_K_V),
-            Rule(rf"{step}qkv_bias", tuple(f"{name}{x}/bias" for x in ("query", "key", "value")), Q_K_V),
-            Rule(rf"{step}out/kernel", (f"{name}out/kernel",), out_kernel(heads)),
+            Rule(rf"{step}(query|key|value)/kernel", (rf"{name}\2/kernel",), by_heads(heads, 1)),
+            Rule(rf"{step}(query|key|value)/bias", (rf"{name}\2/bias",), by_heads(heads, 0)),
+            Rule(rf"{step}out/kernel", (f"{name}out/kernel",), by_heads(heads, 0)),
             Rule(rf"{step}out/bias", (f"{name}out/bias",), SAME),
         ]
     table += [

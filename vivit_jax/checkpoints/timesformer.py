@@ -15,14 +15,13 @@ from vivit_jax.checkpoints.conversion import (
     LEADING_ONE,
     SAME,
     TORCH_CONV_2D,
-    TORCH_QKV,
-    TORCH_QKV_BIAS,
     TRANSPOSED,
     Checkpoint,
     Codec,
     Rule,
     Tensors,
     positions_codec,
+    torch_part,
 )
 from vivit_jax.errors import UserError
 from vivit_jax.models.attention import SCHEMES
@@ -44,11 +43,10 @@ def norm(ours: str, theirs: str) -> list[Rule]:
 
 def fused_attention(ours: str, qkv: str, out: str) -> list[Rule]:
     """An attention of torch whose query, key and value are one layer."""
-    return [
-        Rule(f"{ours}/qkv", (f"{qkv}.weight",), TORCH_QKV),
-        Rule(f"{ours}/qkv_bias", (f"{qkv}.bias",), TORCH_QKV_BIAS),
-        *linear(f"{ours}/out", out),
-    ]
+    parts = [(torch_part(i), f"{ours}/{name}") for i, name in enumerate(("query", "key", "value"))]
+    weights = [Rule(f"{part}/kernel", (f"{qkv}.weight",), codec) for codec, part in parts]
+    biases = [Rule(f"{part}/bias", (f"{qkv}.bias",), codec) for codec, part in parts]
+    return weights + biases + linear(f"{ours}/out", out)
 
 
 def rules(config: ModelConfig) -> list[Rule]:

@@ -1,13 +1,18 @@
 """One block for every scheme: its attentions, then an MLP, each a residual branch."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from vivit_jax.architecture import ModelConfig
-from vivit_jax.models.attention import SCHEMES, Step, Tokens, attend, dropout
-from vivit_jax.models.initializers import Keys, kernel_initializer, layer_norm, linear, tiny_normal
+from vivit_jax.models.attention import SCHEMES, Step, attend
+from vivit_jax.models.dot_product_attention import Computation
+from vivit_jax.models.initializers import Keys, linear, tiny_normal
+from vivit_jax.models.layer_norm import layer_norm
 from vivit_jax.models.layout import place
+from vivit_jax.models.tokens import Line, Tokens, dropped, stochastic_depth
 
 
 def keys_of(key: jax.Array | None, count: int):
@@ -20,60 +25,58 @@ class SelfAttention(nnx.Module):
     def __init__(self, config: ModelConfig, step: Step, per_frame: bool, heads: int, keys: Keys):
         width = config.width
         self.norm = layer_norm(config, keys)
-        # One array of three matrices, each initialized as such.
-        init = kernel_initializer(config)
-        kernels = [init(keys(), (width, width), jnp.float32) for _ in range(3)]
-        self.qkv = nnx.Param(jnp.stack(kernels).reshape(3, width, heads, -1))
-        self.qkv_bias = nnx.Param(jnp.zeros((3, heads, width // heads)))
+        self.query, self.key, self.value = (linear(config, width, width, keys) for _ in range(3))
         self.out = linear(config, width, width, keys)
         zeros = nnx.initializers.zeros_init()
         self.project = linear(config, width, width, keys, kernel_init=zeros) if step.project else None
-        self.step, self.dtype, self.per_frame = step, config.dtype, per_frame
+        self.step, self.head_width, self.per_frame = step, width // heads, per_frame
         self.dropout, self.attention_dropout = config.dropout, config.attention_dropout
-        self.chunk, self.remat = config.attention_chunk, config.remat == "attention"
+        self.how = Computation(config.attention_chunk, config.attention_kernel, config.remat == "attention")
 
     def __call__(self, tokens: Tokens, key: jax.Array | None, drop_path) -> tuple[Tokens, dict[str, jax.Array]]:
         """Returns the residual, and by axes the attention weights [B, groups, N, L, L]."""
         tokens = tokens if self.step.cls else tokens._replace(cls=None)
-        kernels, biases = self.qkv[...].astype(self.dtype), self.qkv_bias[...].astype(self.dtype)
-        normed = jax.tree.map(self.norm, tokens)
-        # Three products: what one gives would have to be taken apart, which TPUs do slowly.
-        qkv = [
-            jax.tree.map(
-                lambda x, i=i: place(jnp.einsum("...d,dnh->...nh", x, kernels[i]) + biases[i], "b t ... n d"), normed
-            )
-            for i in range(3)
-        ]
         *keys, key_out, key_cls, key_path = keys_of(key, len(self.step.axes) + 3)
-        parts, maps = [], {}
-        for i, axes in enumerate(self.step.axes):
-            share = qkv
-            if len(self.step.axes) > 1:
-                share = jax.tree.map(lambda x, i=i: jnp.split(x, len(self.step.axes), axis=-2)[i], qkv)
-            out, maps[axes] = attend(axes, share, self.attention_dropout, keys[i], self.chunk, self.remat)
-            parts.append(out)
-        out = jax.tree.map(lambda *heads: self.out(_flat(jnp.concatenate(heads, axis=-2))), *parts)
+        normed = jax.tree.map(self.norm, tokens)
+        if tokens.cls is not None and self.step.axes == ("space",):
+            out, maps = self._attend_in_frames(normed, keys)
+        else:
+            out, maps = self._attend(normed, keys)
         out = dropped(out, self.dropout, (key_out, key_cls))
         out = jax.tree.map(self.project, out) if self.project else out
         return stochastic_depth(out, drop_path, key_path, self.per_frame), maps
 
+    def _attend(self, normed: Tokens, keys) -> tuple[Tokens, dict[str, jax.Array]]:
+        parts, maps = [], {}
+        for i, axes in enumerate(self.step.axes):
+            # Three products: what one gives would have to be taken apart, which TPUs do slowly.
+            qkv = [jax.tree.map(partial(self._heads, layer, i), normed) for layer in (self.query, self.key, self.value)]
+            out, maps[axes] = attend(axes, qkv, self.attention_dropout, keys[i], self.how)
+            parts.append(jax.tree.map(partial(self._out, i), out))
+        return jax.tree.map(lambda *parts: sum(parts) + self.out.bias[...].astype(parts[0].dtype), *parts), maps
 
-def _flat(x: jax.Array) -> jax.Array:
-    return x.reshape(*x.shape[:-2], -1)
+    def _attend_in_frames(self, normed: Tokens, keys) -> tuple[Tokens, dict[str, jax.Array]]:
+        """The same, with copies of CLS in all frames from here on, which costs TPUs less than joining them later."""
+        patches, cls = normed
+        assert cls is not None
+        line = Line("frames", True, patches.shape[1:4])
+        copies = place(jnp.broadcast_to(cls, (*patches.shape[:2], cls.shape[-1])), "b t ... d")
+        out, maps = self._attend(line.lay(Tokens(patches, copies)), keys)
+        patches, copies = line.lift(out)
+        return Tokens(patches, place(copies.mean(1, keepdims=True), "b t ... d")), maps
 
+    def _share(self, i: int) -> slice:
+        """The columns of the heads that attend along the step's axes `i`."""
+        width = self.out.in_features // len(self.step.axes)
+        return slice(i * width, (i + 1) * width)
 
-def dropped(tokens: Tokens, rate: float, keys) -> Tokens:
-    """Patches and CLS, each with a key of its own."""
-    cls = None if tokens.cls is None else dropout(tokens.cls, rate, keys[1])
-    return Tokens(dropout(tokens.patches, rate, keys[0]), cls)
+    def _heads(self, layer: nnx.Linear, i: int, x: jax.Array) -> jax.Array:
+        kernel, bias = layer.kernel[:, self._share(i)], layer.bias[self._share(i)]
+        out = x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
+        return place(out.reshape(*x.shape[:-1], -1, self.head_width), "b t ... n d")
 
-
-def stochastic_depth(residual: Tokens, rate, key: jax.Array | None, per_frame: bool) -> Tokens:
-    """Drops a residual branch per example, or per frame, CLS and patches together."""
-    if rate is None:
-        return residual
-    kept = 1 + per_frame  # leading axes
-    return jax.tree.map(lambda x: dropout(x, rate, key, (*x.shape[:kept], *(1,) * (x.ndim - kept))), residual)
+    def _out(self, i: int, x: jax.Array) -> jax.Array:
+        return x.reshape(*x.shape[:-2], -1) @ self.out.kernel[self._share(i)].astype(x.dtype)
 
 
 def add(tokens: Tokens, residual: Tokens) -> Tokens:

@@ -6,16 +6,17 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from flax import nnx
 from jax import checkpoint_policies as policies
 from jaxtyping import Array, Float
 
-from vivit_jax.models.attention import SCHEMES, Tokens
-from vivit_jax.models.block import Block, dropped, keys_of
-from vivit_jax.models.initializers import Keys, kernel_initializer, layer_norm
-from vivit_jax.models.layout import place
+from vivit_jax.models.attention import SCHEMES
+from vivit_jax.models.block import Block, keys_of
+from vivit_jax.models.initializers import Keys, kernel_initializer
+from vivit_jax.models.layer_norm import layer_norm
+from vivit_jax.models.layout import place, split
 from vivit_jax.models.tokenizers import Positions
+from vivit_jax.models.tokens import Line, Tokens, dropped
 
 # What a forward pass also returns: tokens; with "attention", its weights too, or what a function keeps of them.
 Taps = bool | Literal["attention"] | Callable[[str, jax.Array], Any]
@@ -25,28 +26,8 @@ REMAT = {  # of whole blocks; "attention" alone is that of `attend`
 }
 
 
-def in_line(tokens: Tokens) -> Tokens:
-    """Patches [B, T, H, W, D] and CLS [B, T, D] of frames that are encoded alone -> patches [B, T, 1, 1 + H * W, D].
-
-    A frame's CLS is then one of its patches to all that follows: joining them once for the stack, and not the queries,
-    keys and values of each layer, is what TPUs are spared.
-    """
-    if tokens.cls is None:
-        return tokens
-    row = rearrange(tokens.patches, "b t h w d -> b t 1 (h w) d")
-    return Tokens(jnp.concatenate([tokens.cls[:, :, None, None], row], axis=3), None)
-
-
-def apart(tokens: Tokens, grid: tuple[int, ...]) -> Tokens:
-    """The inverse of `in_line`; other tokens as they are."""
-    if tokens.patches.shape[2:4] == grid:
-        return tokens
-    row = tokens.patches[:, :, 0]
-    return Tokens(rearrange(row[:, :, 1:], "b t (h w) d -> b t h w d", h=grid[0]), row[:, :, 0])
-
-
-@partial(jax.jit, static_argnames=("graph", "remat", "grid", "taps"))
-def run_layer(tokens: Tokens, xs, graph: nnx.GraphDef, remat: str, grid: tuple[int, ...], taps: Taps):
+@partial(jax.jit, static_argnames=("graph", "remat", "line", "taps"))
+def run_layer(tokens: Tokens, xs, graph: nnx.GraphDef, remat: str, line: Line, taps: Taps):
     """A block from its parameters, key and rate of stochastic depth; also what `taps` asks for.
 
     Compiled as a function of its own, so that layers that are alike are traced once.
@@ -58,7 +39,7 @@ def run_layer(tokens: Tokens, xs, graph: nnx.GraphDef, remat: str, grid: tuple[i
     if remat in REMAT:
         block = jax.checkpoint(block, policy=REMAT[remat])
     tokens, maps = block(tokens, *xs)
-    wanted = {"layers": apart(tokens, grid)} if taps else {}
+    wanted = {"layers": line.lift(tokens)} if taps else {}
     if callable(taps):
         maps = {axes: taps(axes, weights) for axes, weights in maps.items()}
     return tokens, wanted | ({} if isinstance(taps, bool) else {"attention": maps})
@@ -68,7 +49,7 @@ class Encoder(nnx.Module):
     """CLS, positions, a stack of blocks, and the norm and pooling that read it out."""
 
     def __init__(self, config, attention: str, grid, layers: int, heads: int, mlp_dim: int, keys: Keys):
-        has_cls, self.per_frame = config.pool == "cls", SCHEMES[attention].per_frame
+        has_cls, self.scheme = config.pool == "cls", SCHEMES[attention]
         init = nnx.initializers.zeros_init() if config.initializer == "xavier" else kernel_initializer(config)
         self.cls = nnx.Param(init(keys(), (1, config.width), jnp.float32)) if has_cls else None
         self.positions = Positions(config, grid, has_cls, keys) if config.positions != "none" else None
@@ -86,7 +67,7 @@ class Encoder(nnx.Module):
             cls = None if cls is None or self.positions.cls is None else cls + self.positions.cls[...]
         if cls is not None:
             batch, frames, *_ = patches.shape
-            shape = (batch, frames if self.per_frame else 1, cls.shape[-1])
+            shape = (batch, frames if self.scheme.per_frame else 1, cls.shape[-1])
             cls = jnp.broadcast_to(cls.astype(patches.dtype), shape)
         tokens = jax.tree.map(lambda x: place(x, "b t ... d"), Tokens(patches, cls))
         tokens = dropped(tokens, self.config.dropout, (key_input, key_cls))
@@ -99,23 +80,31 @@ class Encoder(nnx.Module):
         # Without stochastic depth its mask is not computed at all.
         count, rate = len(states), self.config.stochastic_depth
         rates = jnp.linspace(0, rate, count) if rate else None
-        grid = tokens.patches.shape[2:4]
-        layer = partial(run_layer, graph=graphs[0], remat=self.config.remat, grid=grid, taps=taps)
-        tokens = in_line(tokens) if self.per_frame else tokens
+        line = self._line(tokens)
+        layer = partial(run_layer, graph=graphs[0], remat=self.config.remat, line=line, taps=taps)
+        tokens = line.lay(tokens)
         if self.config.scan:
             stacked = jax.tree.map(lambda *layers: jnp.stack(layers), *states)
             keys = None if key is None else jax.random.split(key, count)
             tokens, outputs = jax.lax.scan(layer, tokens, (stacked, keys, rates))
-            return apart(tokens, grid), outputs
+            return line.lift(tokens), outputs
         outputs = []
         for i, (state, layer_key) in enumerate(zip(states, keys_of(key, count), strict=True)):
             tokens, output = layer(tokens, (state, layer_key, None if rates is None else rates[i]))
             outputs.append(output)
-        return apart(tokens, grid), jax.tree.map(lambda *layers: jnp.stack(layers), *outputs)
+        return line.lift(tokens), jax.tree.map(lambda *layers: jnp.stack(layers), *outputs)
+
+    def _line(self, tokens: Tokens) -> Line:
+        # Clips that are split over devices by their time steps stay apart.
+        name = "frames" if self.scheme.line == "clip" and split("t") > 1 else self.scheme.line
+        join = tokens.cls is not None and (self.scheme.per_frame or name == "clip")
+        return Line(name, join, tokens.patches.shape[1:4])
 
     def pool(self, tokens: Tokens) -> Float[Array, "B T D"]:
         """Normalizes and pools; T is 1 unless frames are alone."""
         if tokens.cls is not None:
             return self.norm(tokens.cls)
-        pooled = getattr(jnp, self.config.pool)(self.norm(tokens.patches), axis=(2, 3) if self.per_frame else (1, 2, 3))
-        return pooled if self.per_frame else pooled[:, None]
+        pooled = getattr(jnp, self.config.pool)(
+            self.norm(tokens.patches), axis=(2, 3) if self.scheme.per_frame else (1, 2, 3)
+        )
+        return pooled if self.scheme.per_frame else pooled[:, None]

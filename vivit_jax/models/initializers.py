@@ -55,12 +55,6 @@ def linear(config: ModelConfig, inputs: int, outputs: int, keys: Keys, **kwargs:
     return nnx.Linear(inputs, outputs, **options | kwargs)
 
 
-def layer_norm(config: ModelConfig, keys: Keys) -> nnx.LayerNorm:
-    """LayerNorm as in both releases, statistics in float32."""
-    options: dict[str, Any] = dict(epsilon=config.layer_norm_eps, dtype=jnp.dtype(config.dtype), rngs=keys)
-    return nnx.LayerNorm(config.width, **options)
-
-
 def tiny_normal(key: jax.Array, shape, dtype=jnp.float32) -> jax.Array:
     """The MLP biases of ViT and ViViT."""
     return 1e-6 * jax.random.normal(key, shape, dtype)

@@ -6,7 +6,9 @@ time gets all of it, for a part of the positions or of the heads, by one all-to-
 (DeepSpeed-Ulysses, arXiv 2309.14509).
 """
 
+import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,12 +31,27 @@ def place_groups(x: jax.Array, axes: str) -> jax.Array:
     """
     names = re.findall(r"\([^)]*\)|\w", axes)
     spec = [MESH_AXES.get(name) for name in names]
-    split, tokens = jax.sharding.get_abstract_mesh().shape.get("context", 1), len(names) - 3
-    if split > 1 and "t" in names[tokens]:
+    tokens = len(names) - 3
+    if split("t") > 1 and "t" in names[tokens]:
         spec[tokens] = None
-        positions = names[1] == "(h w)" and x.shape[1] >= split
+        positions = names[1] == "(h w)" and x.shape[1] >= split("t")
         spec[1 if positions else -2] = "context" if positions else ("tensor", "context")
     return _constrained(x, spec)
+
+
+def split(axis: str) -> int:
+    """Over how many devices the mesh, where there is one, splits an axis of MESH_AXES."""
+    mesh, axes = jax.sharding.get_abstract_mesh().shape, MESH_AXES[axis]
+    return math.prod(mesh.get(name, 1) for name in ([axes] if isinstance(axes, str) else axes))
+
+
+def on_each_device(attend: Callable[..., jax.Array], *heads: jax.Array) -> jax.Array:
+    """Runs what the compiler cannot split, such as a kernel, on each device's examples and heads [B, ..., L, N, d]."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return attend(*heads)
+    spec = P(MESH_AXES["b"], *[None] * (heads[0].ndim - 3), ("tensor", "context"), None)
+    return jax.shard_map(attend, in_specs=(spec,) * len(heads), out_specs=spec, check_vma=False)(*heads)
 
 
 def _constrained(x: jax.Array, spec: list[Any]) -> jax.Array:

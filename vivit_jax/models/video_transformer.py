@@ -115,7 +115,7 @@ class VideoTransformer(nnx.Module):
         x = self.embedding(jnp.asarray(video))  # [B, T, H, W, D]
         seen: dict[str, Any] = {"embedding": x}
         tokens, seen["encoder"] = self.encoder(x, key_encoder, taps)
-        if self.encoder.per_frame and self.temporal_encoder is None:  # averaged before the norm, as released
+        if self.encoder.scheme.per_frame and self.temporal_encoder is None:  # averaged before the norm, as released
             tokens = jax.tree.map(lambda x: x.mean(1, keepdims=True), tokens)
         pooled = self.encoder.pool(tokens)  # [B, T or 1, D]
         if self.temporal_encoder is not None:

@@ -20,8 +20,8 @@ from vivit_jax.sections import Mesh
 # Parameter path -> its axis that `tensor` splits: heads, and the hidden width of an MLP. Optimizer state has the same
 # paths.
 TENSOR = {
-    r"attention/\d+/qkv$": 2,
-    r"attention/\d+/qkv_bias$": 1,
+    r"attention/\d+/(query|key|value)/kernel$": 1,
+    r"attention/\d+/(query|key|value)/bias$": 0,
     r"attention/\d+/out/kernel$": 0,
     r"mlp/up/kernel$": 1,
     r"mlp/up/bias$": 0,
