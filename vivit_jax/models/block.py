@@ -53,7 +53,8 @@ class SelfAttention(nnx.Module):
             qkv = [jax.tree.map(partial(self._heads, layer, i), normed) for layer in (self.query, self.key, self.value)]
             out, maps[axes] = attend(axes, qkv, self.attention_dropout, keys[i], self.how)
             parts.append(jax.tree.map(partial(self._out, i), out))
-        return jax.tree.map(lambda *parts: sum(parts) + self.out.bias[...].astype(parts[0].dtype), *parts), maps
+        bias = _bias(self.out)[...]
+        return jax.tree.map(lambda *parts: sum(parts) + bias.astype(parts[0].dtype), *parts), maps
 
     def _attend_in_frames(self, normed: Tokens, keys) -> tuple[Tokens, dict[str, jax.Array]]:
         """The same, with copies of CLS in all frames from here on, which costs TPUs less than joining them later."""
@@ -63,6 +64,7 @@ class SelfAttention(nnx.Module):
         copies = place(jnp.broadcast_to(cls, (*patches.shape[:2], cls.shape[-1])), "b t ... d")
         out, maps = self._attend(line.lay(Tokens(patches, copies)), keys)
         patches, copies = line.lift(out)
+        assert copies is not None
         return Tokens(patches, place(copies.mean(1, keepdims=True), "b t ... d")), maps
 
     def _share(self, i: int) -> slice:
@@ -71,12 +73,17 @@ class SelfAttention(nnx.Module):
         return slice(i * width, (i + 1) * width)
 
     def _heads(self, layer: nnx.Linear, i: int, x: jax.Array) -> jax.Array:
-        kernel, bias = layer.kernel[:, self._share(i)], layer.bias[self._share(i)]
+        kernel, bias = layer.kernel[:, self._share(i)], _bias(layer)[self._share(i)]
         out = x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
         return place(out.reshape(*x.shape[:-1], -1, self.head_width), "b t ... n d")
 
     def _out(self, i: int, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:-2], -1) @ self.out.kernel[self._share(i)].astype(x.dtype)
+
+
+def _bias(layer: nnx.Linear) -> nnx.Param:
+    assert layer.bias is not None
+    return layer.bias
 
 
 def add(tokens: Tokens, residual: Tokens) -> Tokens:

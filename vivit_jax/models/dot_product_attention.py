@@ -106,7 +106,9 @@ def blockwise_attention(q, k, v, key: jax.Array | None, rate: float, chunk: int)
 def _forward(q, k, v, key, rate: float, chunk: int):
     def head(qkv_and_key):
         q, k, v, key = qkv_and_key
-        return jax.lax.map(lambda block: _attend(*block, k, v, rate), (*_blocks(q, chunk=chunk), _split(key, q, chunk)))
+        return jax.lax.map(
+            lambda xs: _attend(xs[0], xs[1], k, v, rate), (*_blocks(q, chunk=chunk), _split(key, q, chunk))
+        )
 
     out, log_sums = jax.lax.map(head, (q, k, v, _split(key, q)))
     out = jax.vmap(partial(_joined, length=q.shape[-3]))(out)

@@ -16,6 +16,7 @@ class LayerNorm(nnx.LayerNorm):
     """That of flax, statistics in float32, with `normalize` instead of its derivative."""
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        assert self.scale is not None and self.bias is not None
         return normalize(x, self.scale[...], self.bias[...], self.epsilon)
 
 
@@ -47,7 +48,9 @@ def _backward(epsilon: float, residuals, change):
     change32, normed = change.astype(jnp.float32), (x.astype(jnp.float32) - mean) * inverse
     scaled, axes = change32 * scale, tuple(range(x.ndim - 1))
     along = (scaled * normed).mean(-1, keepdims=True)
-    dx = inverse * (scaled - scaled.mean(-1, keepdims=True) - normed * along)
+    # inverse * (scaled - its mean - normed * along), as a line in x for each row: fewer steps for each entry.
+    slope = -inverse * inverse * along
+    dx = inverse * scaled + (slope * x.astype(jnp.float32) - (inverse * scaled.mean(-1, keepdims=True) + slope * mean))
     return dx.astype(x.dtype), (change32 * normed).sum(axes), change32.sum(axes)
 
 

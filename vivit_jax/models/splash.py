@@ -1,5 +1,7 @@
 """Attention over the longest sequences by a kernel for TPUs: Splash attention, one of those that JAX keeps."""
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
@@ -32,7 +34,7 @@ def splash_attention(
         )
         groups = heads[0].shape[:-3]
         rows = [jnp.swapaxes(_fill(x, padded), -2, -3).reshape(-1, x.shape[-2], padded, x.shape[-1]) for x in heads]
-        out = jax.vmap(kernel, (0, 0, 0, None))(*rows, splash.SegmentIds(filled, filled))
+        out = cast(jax.Array, jax.vmap(kernel, (0, 0, 0, None))(*rows, splash.SegmentIds(filled, filled)))
         return jnp.swapaxes(out, -2, -3)[:, :length].reshape(*groups, length, *heads[0].shape[-2:])
 
     return on_each_device(attend, q, k, v)
