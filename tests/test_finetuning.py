@@ -89,6 +89,8 @@ def test_frozen_parameters_stay_as_they_are(data_dir, tmp_path):
     loop.train(config, tmp_path)
     after = paths(final_state(config, tmp_path)["params"])  # from its checkpoint
     for path in before:
+        if path.endswith("key/bias"):
+            continue  # adds the same to all logits of a query: no gradient but rounding
         moved = np.abs(np.asarray(before[path]) - after[path]).max()
         assert moved > 1e-4 if path in trained(before) else moved == 0, path
 

@@ -29,7 +29,7 @@ def check_finetune(said):
     accuracy, chance = (float(re.search(rf"^{name} +(\S+)", said, re.M)[1]) for name in ("accuracy", "chance"))
     assert chance == 0.25 and accuracy > 0.55  # five standard errors
     assert re.search(r"^validation/(\w+)/\w+\.mp4\n  0\.\d+  \w+$", said, re.M)
-    assert "32 of 34 parameters start from runs/moves, the others new" in said
+    assert "40 of 42 parameters start from runs/moves, the others new" in said
 
 
 def check_linear_probe(said):
