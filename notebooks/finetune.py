@@ -76,7 +76,7 @@ def demo_checkpoint() -> str:
     config.augment.flip = 0.0  # left and right are labels
     config.optimizer.update(name="adamw", weight_decay=0.01)
     config.schedule.update(learning_rate=3e-3, warmup_epochs=0.5)
-    config.train.update(batch_size=16, epochs=3.0, log_every=8)
+    config.train.update(batch_size=16, epochs=6.0, log_every=8)
     train(from_dict(config), Path("runs/moves"))
     return "runs/moves"
 

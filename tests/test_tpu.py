@@ -46,7 +46,7 @@ def test_the_longest_sequences_go_through_a_kernel_on_each_chip(chip, length, ke
     def loss(q, k, v):
         return jnp.sin(dot_product_attention(q, k, v, how=Computation())[0]).sum().astype("float32")
 
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh), jax.default_matmul_precision("default"):
         compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(heads, heads, heads).compile()
     module = hlo.read(compiled.as_text())
     assert bool(module.kernels) == kernel and not module.collectives

@@ -51,11 +51,16 @@ def dot_product_attention(
     def blockwise(q, k, v):
         return _with_heads(blockwise_attention(*map(_by_head, (q, k, v)), key, rate, how.chunk or _chunk(q, k)))
 
-    splits = q.shape[-2] % (split("n") * split("t")) == 0
+    # The kernel wants heads that divide over devices, and refuses bfloat16 at another precision than the default one.
+    fits = q.shape[-2] % (split("n") * split("t")) == 0 and not _precise()
     longest = how.kernel == "pallas" or (how.kernel == "auto" and not how.chunk and length >= LONGEST)
-    if longest and splits and (key is None or rate == 0):
+    if longest and fits and (key is None or rate == 0):
         return jax.lax.platform_dependent(q, k, v, tpu=splash_attention, default=blockwise), weights
     return blockwise(q, k, v), weights
+
+
+def _precise() -> bool:
+    return getattr(jax.config, "jax_default_matmul_precision") not in (None, "default")  # noqa: B009
 
 
 def _chunk(q: jax.Array, k: jax.Array) -> int:
