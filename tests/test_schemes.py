@@ -11,7 +11,9 @@ from flax import nnx
 
 import naive
 from models import ALL, make, video
+from vivit_jax.errors import UserError
 from vivit_jax.models import dot_product_attention as attention
+from vivit_jax.models import softmax
 from vivit_jax.models.attention import SCHEMES
 from vivit_jax.models.dot_product_attention import Computation, dot_product_attention
 from vivit_jax.models.splash import splash_attention
@@ -155,7 +157,9 @@ def test_chunks_are_differentiated_with_what_they_dropped(chunk):
     q, k, v = jax.random.normal(jax.random.key(0), (3, 3, 2, 33, 2, 8))
 
     def gradients(attend):
-        loss = lambda q, k, v: jnp.sin(attend(q, k, v, jax.random.key(1), 0.3, chunk)).sum()  # noqa: E731
+        def loss(q, k, v):
+            return jnp.sin(attend(q, k, v, jax.random.key(1), 0.3, chunk)).sum()
+
         return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v)
 
     def forward(*args):
@@ -171,7 +175,9 @@ def test_the_kernel_for_tpus(length):
     q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 1, length, 2, 64))
 
     def attended(attend):
-        loss = lambda q, k, v: jnp.sin(attend(q * 0.125, k, v)).sum()  # noqa: E731
+        def loss(q, k, v):
+            return jnp.sin(attend(q * 0.125, k, v)).sum()
+
         return attend(q * 0.125, k, v), *jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v)
 
     def whole(q, k, v):
@@ -180,6 +186,18 @@ def test_the_kernel_for_tpus(length):
 
     for ours, theirs in zip(attended(partial(splash_attention, interpret=True)), attended(whole), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "rate, precision, why", [(0.1, "default", "has no dropout"), (0.0, "highest", "needs the default precision")]
+)
+def test_the_kernel_says_what_it_cannot_take(rate, precision, why):
+    """Asked for by name; `auto` does without it there."""
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 520, 2, 8))
+    with jax.default_matmul_precision(precision):
+        with pytest.raises(UserError, match=f"model.attention_kernel: pallas {why}"):
+            dot_product_attention(q, k, v, rate, jax.random.key(1), Computation(kernel="pallas"))
+        dot_product_attention(q, k, v, rate, jax.random.key(1))
 
 
 def test_chunks_take_less_memory():
@@ -200,17 +218,17 @@ def test_softmax_in_value_and_gradient(dtype, tolerance):
     """Beside JAX's in float32; and the sums that only TPUs take."""
     logits, weight = (3 * jax.random.normal(jax.random.key(i), (2, 3, 7, 19)) for i in range(2))
 
-    def loss(softmax, dtype, x):
-        return (weight * softmax(x.astype(dtype)).astype("float32")).sum()
+    def loss(function, dtype, x):
+        return (weight * function(x.astype(dtype)).astype("float32")).sum()
 
     ours, theirs = (
         jax.value_and_grad(loss, argnums=2)(f, of, logits)
-        for f, of in ((attention.softmax, dtype), (jax.nn.softmax, "float32"))
+        for f, of in ((softmax.softmax, dtype), (jax.nn.softmax, "float32"))
     )
     for one, other in zip(ours, theirs):
         np.testing.assert_allclose(one, other, atol=10 * tolerance)
     powers = jnp.exp(logits).astype(dtype)
-    sums, by_matmul = attention._row_sums(powers), attention._row_sums_by_matmul(powers)
+    sums, by_matmul = softmax._row_sums(powers), softmax._row_sums_by_matmul(powers)
     assert sums.dtype == by_matmul.dtype == "float32"
     np.testing.assert_allclose(by_matmul, sums, rtol=1e-5)
 

@@ -2,13 +2,15 @@
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vivit_jax.errors import UserError
 from vivit_jax.models.layout import split
+from vivit_jax.models.softmax import row_sums, softmax
 from vivit_jax.models.splash import splash_attention
 from vivit_jax.models.tokens import dropout
 
@@ -51,16 +53,23 @@ def dot_product_attention(
     def blockwise(q, k, v):
         return _with_heads(blockwise_attention(*map(_by_head, (q, k, v)), key, rate, how.chunk or _chunk(q, k)))
 
-    # The kernel wants heads that divide over devices, and refuses bfloat16 at another precision than the default one.
-    fits = q.shape[-2] % (split("n") * split("t")) == 0 and not _precise()
-    longest = how.kernel == "pallas" or (how.kernel == "auto" and not how.chunk and length >= LONGEST)
-    if longest and fits and (key is None or rate == 0):
-        return jax.lax.platform_dependent(q, k, v, tpu=splash_attention, default=blockwise), weights
+    if how.kernel == "pallas" or (how.kernel == "auto" and not how.chunk and length >= LONGEST):
+        why_not = _unfit(q, key is not None and rate > 0)
+        if not why_not:
+            return jax.lax.platform_dependent(q, k, v, tpu=splash_attention, default=blockwise), weights
+        if how.kernel == "pallas":
+            raise UserError(f"model.attention_kernel: pallas {why_not}; 'auto' goes without it there")
     return blockwise(q, k, v), weights
 
 
-def _precise() -> bool:
-    return getattr(jax.config, "jax_default_matmul_precision") not in (None, "default")  # noqa: B009
+def _unfit(q: jax.Array, drops: bool) -> str:
+    """Why the kernel cannot take it."""
+    parts, precision = split("n") * split("t"), cast(Any, jax.config).jax_default_matmul_precision
+    if drops:
+        return "has no dropout; set model.attention_dropout=0"
+    if q.shape[-2] % parts:
+        return f"needs heads that divide over the mesh, and has {q.shape[-2]} for {parts} devices"
+    return "" if precision in (None, "default") else f"needs the default precision of products, not {precision}"
 
 
 def _chunk(q: jax.Array, k: jax.Array) -> int:
@@ -68,35 +77,6 @@ def _chunk(q: jax.Array, k: jax.Array) -> int:
     sequences = math.prod(q.shape[:-3]) // math.gcd(q.shape[0], split("b"))
     blocks = -(-sequences * q.shape[-3] * k.shape[-3] // BLOCK)
     return -(-q.shape[-3] // blocks)
-
-
-@jax.custom_jvp
-def softmax(logits: Float[Array, "*G L M"]) -> Float[Array, "*G L M"]:
-    """Over the last axis, in float32."""
-    logits32 = logits.astype(jnp.float32)
-    powers = jnp.exp(logits32 - logits32.max(-1, keepdims=True)).astype(logits.dtype)
-    return (powers / row_sums(powers)).astype(logits.dtype)
-
-
-@softmax.defjvp
-def _(primals, tangents):
-    weights, change = softmax(*primals), tangents[0].astype(jnp.float32)
-    mean = (weights * change).sum(-1, keepdims=True)
-    return weights, (weights * (change - mean)).astype(weights.dtype)
-
-
-def row_sums(x: jax.Array) -> jax.Array:
-    """Sums over the last axis in float32, kept as an axis: matrix units add up faster than vector units do."""
-    return jax.lax.platform_dependent(x, tpu=_row_sums_by_matmul, default=_row_sums)
-
-
-def _row_sums(x: jax.Array) -> jax.Array:
-    return x.sum(-1, keepdims=True, dtype=jnp.float32)
-
-
-def _row_sums_by_matmul(x: jax.Array) -> jax.Array:
-    ones = jnp.ones((x.shape[-1], 8), x.dtype)
-    return jnp.matmul(x, ones, precision="highest", preferred_element_type=jnp.float32)[..., :1]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))

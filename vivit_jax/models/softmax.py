@@ -1,0 +1,34 @@
+"""The softmax of attention."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+@jax.custom_jvp
+def softmax(logits: Float[Array, "*G L M"]) -> Float[Array, "*G L M"]:
+    """Over the last axis, in float32."""
+    logits32 = logits.astype(jnp.float32)
+    powers = jnp.exp(logits32 - logits32.max(-1, keepdims=True)).astype(logits.dtype)
+    return (powers / row_sums(powers)).astype(logits.dtype)
+
+
+@softmax.defjvp
+def _(primals, tangents):
+    weights, change = softmax(*primals), tangents[0].astype(jnp.float32)
+    mean = (weights * change).sum(-1, keepdims=True)
+    return weights, (weights * (change - mean)).astype(weights.dtype)
+
+
+def row_sums(x: jax.Array) -> jax.Array:
+    """Sums over the last axis in float32, kept as an axis: matrix units add up faster than vector units do."""
+    return jax.lax.platform_dependent(x, tpu=_row_sums_by_matmul, default=_row_sums)
+
+
+def _row_sums(x: jax.Array) -> jax.Array:
+    return x.sum(-1, keepdims=True, dtype=jnp.float32)
+
+
+def _row_sums_by_matmul(x: jax.Array) -> jax.Array:
+    ones = jnp.ones((x.shape[-1], 8), x.dtype)
+    return jnp.matmul(x, ones, precision="highest", preferred_element_type=jnp.float32)[..., :1]
