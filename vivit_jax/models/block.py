@@ -37,32 +37,39 @@ class SelfAttention(nnx.Module):
         """Returns the residual, and by axes the attention weights [B, groups, N, L, L]."""
         tokens = tokens if self.step.cls else tokens._replace(cls=None)
         *keys, key_out, key_cls, key_path = keys_of(key, len(self.step.axes) + 3)
-        normed = jax.tree.map(self.norm, tokens)
-        if tokens.cls is not None and self.step.axes == ("space",):
-            out, maps = self._attend_in_frames(normed, keys)
-        else:
-            out, maps = self._attend(normed, keys)
-        out = dropped(out, self.dropout, (key_out, key_cls))
-        out = jax.tree.map(self.project, out) if self.project else out
+        normed, drops = jax.tree.map(self.norm, tokens), key is not None and self.dropout > 0
+        attention = self._attend_in_frames if tokens.cls is not None and self.step.axes == ("space",) else self._attend
+        out, maps = attention(normed, keys, self._projection(alone=drops))
+        if drops:
+            out = dropped(out, self.dropout, (key_out, key_cls))
+            out = jax.tree.map(self.project, out) if self.project else out
         return stochastic_depth(out, drop_path, key_path, self.per_frame), maps
 
-    def _attend(self, normed: Tokens, keys) -> tuple[Tokens, dict[str, jax.Array]]:
-        parts, maps = [], {}
+    def _projection(self, alone: bool) -> tuple[jax.Array, jax.Array]:
+        """Kernel and bias of `out`; unless it is to be `alone`, of `project` after it too: one product for both."""
+        kernel, bias = self.out.kernel[...], _bias(self.out)[...]
+        if self.project is None or alone:
+            return kernel, bias
+        return kernel @ self.project.kernel[...], bias @ self.project.kernel[...] + _bias(self.project)[...]
+
+    def _attend(self, normed: Tokens, keys, projection) -> tuple[Tokens, dict[str, jax.Array]]:
+        parts, maps, (kernel, bias) = [], {}, projection
         for i, axes in enumerate(self.step.axes):
             # Three products: what one gives would have to be taken apart, which TPUs do slowly.
             qkv = [jax.tree.map(partial(self._heads, layer, i), normed) for layer in (self.query, self.key, self.value)]
             out, maps[axes] = attend(axes, qkv, self.attention_dropout, keys[i], self.how)
-            parts.append(jax.tree.map(partial(self._out, i), out))
-        bias = _bias(self.out)[...]
+            share = kernel[self._share(i)]
+            joined = jax.tree.map(lambda x: x.reshape(*x.shape[:-2], -1), out)
+            parts.append(jax.tree.map(lambda x, share=share: x @ share.astype(x.dtype), joined))
         return jax.tree.map(lambda *parts: sum(parts) + bias.astype(parts[0].dtype), *parts), maps
 
-    def _attend_in_frames(self, normed: Tokens, keys) -> tuple[Tokens, dict[str, jax.Array]]:
+    def _attend_in_frames(self, normed: Tokens, keys, projection) -> tuple[Tokens, dict[str, jax.Array]]:
         """The same, with copies of CLS in all frames from here on, which costs TPUs less than joining them later."""
         patches, cls = normed
         assert cls is not None
         line = Line("frames", True, patches.shape[1:4])
         copies = place(jnp.broadcast_to(cls, (*patches.shape[:2], cls.shape[-1])), "b t ... d")
-        out, maps = self._attend(line.lay(Tokens(patches, copies)), keys)
+        out, maps = self._attend(line.lay(Tokens(patches, copies)), keys, projection)
         patches, copies = line.lift(out)
         assert copies is not None
         return Tokens(patches, place(copies.mean(1, keepdims=True), "b t ... d")), maps
@@ -76,9 +83,6 @@ class SelfAttention(nnx.Module):
         kernel, bias = layer.kernel[:, self._share(i)], _bias(layer)[self._share(i)]
         out = x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
         return place(out.reshape(*x.shape[:-1], -1, self.head_width), "b t ... n d")
-
-    def _out(self, i: int, x: jax.Array) -> jax.Array:
-        return x.reshape(*x.shape[:-2], -1) @ self.out.kernel[self._share(i)].astype(x.dtype)
 
 
 def _bias(layer: nnx.Linear) -> nnx.Param:

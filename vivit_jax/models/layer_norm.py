@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from vivit_jax.architecture import ModelConfig
 from vivit_jax.models.initializers import Keys
+from vivit_jax.models.softmax import row_products
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -47,7 +48,7 @@ def _backward(epsilon: float, residuals, change):
     x, mean, inverse, scale = residuals
     change32, normed = change.astype(jnp.float32), (x.astype(jnp.float32) - mean) * inverse
     scaled, axes = change32 * scale, tuple(range(x.ndim - 1))
-    along = (scaled * normed).mean(-1, keepdims=True)
+    along = row_products(scaled, normed) / x.shape[-1]
     # inverse * (scaled - its mean - normed * along), as a line in x for each row: fewer steps for each entry.
     slope = -inverse * inverse * along
     dx = inverse * scaled + (slope * x.astype(jnp.float32) - (inverse * scaled.mean(-1, keepdims=True) + slope * mean))

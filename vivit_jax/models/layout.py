@@ -46,11 +46,11 @@ def split(axis: str) -> int:
 
 
 def on_each_device(attend: Callable[..., jax.Array], *heads: jax.Array) -> jax.Array:
-    """Runs what the compiler cannot split, such as a kernel, on each device's examples and heads [B, ..., L, N, d]."""
+    """Runs what the compiler cannot split, such as a kernel, on each device's examples and heads [B, ..., N, L, d]."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return attend(*heads)
-    spec = P(MESH_AXES["b"], *[None] * (heads[0].ndim - 3), ("tensor", "context"), None)
+    spec = P(MESH_AXES["b"], *[None] * (heads[0].ndim - 4), ("tensor", "context"), None, None)
     return jax.shard_map(attend, in_specs=(spec,) * len(heads), out_specs=spec, check_vma=False)(*heads)
 
 

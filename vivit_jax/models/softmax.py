@@ -15,9 +15,20 @@ def softmax(logits: Float[Array, "*G L M"]) -> Float[Array, "*G L M"]:
 
 @softmax.defjvp
 def _(primals, tangents):
-    weights, change = softmax(*primals), tangents[0].astype(jnp.float32)
-    mean = (weights * change).sum(-1, keepdims=True)
-    return weights, (weights * (change - mean)).astype(weights.dtype)
+    weights = softmax(*primals)
+    return weights, softmax_change(weights, *tangents)
+
+
+def softmax_change(weights: Float[Array, "*G L M"], change: Float[Array, "*G L M"]) -> Float[Array, "*G L M"]:
+    """How weights change with logits, and, the derivative being symmetric, the gradient of logits from weights'."""
+    change32 = change.astype(jnp.float32)
+    mean = row_products(weights.astype(jnp.float32), change32)
+    return (weights * (change32 - mean)).astype(weights.dtype)
+
+
+def row_products(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Sums of x * y over the last axis, kept as an axis. As `(x * y).sum` one clip takes CPUs 40 times longer."""
+    return jnp.einsum("...d,...d->...", x, y, precision="highest")[..., None]
 
 
 def row_sums(x: jax.Array) -> jax.Array:
