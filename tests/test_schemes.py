@@ -1,7 +1,6 @@
 """Every scheme of both papers: its definition, its reach, scan, remat and regularization."""
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +10,7 @@ from flax import nnx
 
 import naive
 from models import ALL, make, video
-from vivit_jax.errors import UserError
-from vivit_jax.models import blockwise_attention as blockwise
-from vivit_jax.models import softmax
 from vivit_jax.models.attention import SCHEMES
-from vivit_jax.models.dot_product_attention import Computation, dot_product_attention
-from vivit_jax.models.splash import splash_attention
 from vivit_jax.models.tokens import Tokens, dropout
 
 DROPPING = ("vivit_ti16x2_fe", "timesformer_b")  # random masks make compiling slow
@@ -130,106 +124,6 @@ def test_dropout_keeps_the_mean():
     np.testing.assert_allclose(dropout(x, 0.3, jax.random.key(0)).mean(), 2.0, rtol=0.05)
     dropped = dropout(x, 0.3, jax.random.key(0), (4, 1))
     assert all(len(np.unique(row)) == 1 for row in np.asarray(dropped))
-
-
-@pytest.mark.parametrize("chunk", [5, 16])
-def test_chunks_of_queries_change_nothing(chunk):
-    """In values, weights and gradients, whether they divide the sequence or not; and in what a model says."""
-    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 3, 33, 2, 8))
-
-    def attended(chunk):
-        def loss(q, k, v):
-            out, weights = dot_product_attention(q, k, v, how=Computation(chunk))
-            return jnp.sin(out).sum() + jnp.cos(3 * weights).sum(), (out, weights)
-
-        return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(q, k, v)
-
-    for ours, whole in zip(jax.tree.leaves(attended(chunk)), jax.tree.leaves(attended(0)), strict=True):
-        np.testing.assert_allclose(ours, whole, atol=1e-5)
-    call = nnx.jit(lambda model: model(video()))
-    model = make("vivit_ti16x2")
-    np.testing.assert_allclose(call(make("vivit_ti16x2", attention_chunk=chunk)), call(model), atol=1e-5)
-
-
-@pytest.mark.parametrize("chunk", [5, 33])
-def test_chunks_are_differentiated_with_what_they_dropped(chunk):
-    """Beside JAX's derivative of the same forward pass, for three heads of each of two groups, two at a time."""
-    q, k, v = jax.random.normal(jax.random.key(0), (3, 3, 2, 2, 33, 8))
-
-    def gradients(attend):
-        def loss(q, k, v):
-            return jnp.sin(attend(q, k, v, jax.random.key(1), 0.3, chunk)).sum()
-
-        return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v)
-
-    def forward(*args):
-        return blockwise._forward(*args)[0]
-
-    for ours, theirs in zip(gradients(blockwise.blockwise_attention), gradients(forward), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5)
-
-
-@pytest.mark.parametrize("length", [512, 700])
-def test_the_kernel_for_tpus(length):
-    """Splash attention, its steps run by XLA, beside the whole softmax: in values and gradients, padded or not."""
-    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 1, 2, length, 64))
-
-    def attended(attend):
-        def loss(q, k, v):
-            return jnp.sin(attend(q * 0.125, k, v)).sum()
-
-        return attend(q * 0.125, k, v), *jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v)
-
-    def whole(q, k, v):
-        return jax.nn.softmax(q @ jnp.swapaxes(k, -1, -2)) @ v
-
-    for ours, theirs in zip(attended(partial(splash_attention, interpret=True)), attended(whole), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "rate, precision, why", [(0.1, "default", "has no dropout"), (0.0, "highest", "needs the default precision")]
-)
-def test_the_kernel_says_what_it_cannot_take(rate, precision, why):
-    """Asked for by name; `auto` does without it there."""
-    q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 520, 2, 8))
-    with jax.default_matmul_precision(precision):
-        with pytest.raises(UserError, match=f"model.attention_kernel: pallas {why}"):
-            dot_product_attention(q, k, v, rate, jax.random.key(1), Computation(kernel="pallas"))
-        dot_product_attention(q, k, v, rate, jax.random.key(1))
-
-
-def test_chunks_take_less_memory():
-    """Of the weights no more than a chunk's are there at a time, backwards too."""
-    q, k, v = (jax.ShapeDtypeStruct((1, 1000, 2, 8), jnp.float32) for _ in range(3))
-
-    def temporaries(chunk):
-        loss = jax.grad(
-            lambda q, k, v: jnp.sin(dot_product_attention(q, k, v, how=Computation(chunk))[0]).sum(), argnums=(0, 1, 2)
-        )
-        return jax.jit(loss).lower(q, k, v).compile().memory_analysis().temp_size_in_bytes
-
-    assert temporaries(64) < temporaries(0) / 4
-
-
-@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 3e-2)])
-def test_softmax_in_value_and_gradient(dtype, tolerance):
-    """Beside JAX's in float32; and the sums that only TPUs take."""
-    logits, weight = (3 * jax.random.normal(jax.random.key(i), (2, 3, 7, 19)) for i in range(2))
-
-    def loss(function, dtype, x):
-        return (weight * function(x.astype(dtype)).astype("float32")).sum()
-
-    ours, theirs = (
-        jax.value_and_grad(loss, argnums=2)(f, of, logits)
-        for f, of in ((softmax.softmax, dtype), (jax.nn.softmax, "float32"))
-    )
-    for one, other in zip(ours, theirs):
-        np.testing.assert_allclose(one, other, atol=10 * tolerance)
-    powers = jnp.exp(logits).astype(dtype)
-    sums, by_matmul = softmax._row_sums(powers), softmax._row_sums_by_matmul(powers)
-    assert sums.dtype == by_matmul.dtype == "float32"
-    np.testing.assert_allclose(by_matmul, sums, rtol=1e-5)
 
 
 def test_attention_alone_is_computed_again():
