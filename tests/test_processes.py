@@ -60,7 +60,8 @@ def alone(data_dir, tmp_path_factory):
 def compare(workdir: Path, alone: Path) -> None:
     ours, theirs = params(workdir), params(alone)
     for name, value in theirs.items():
-        np.testing.assert_allclose(ours[name], value, atol=1e-5, err_msg=name)
+        # A bias of keys adds the same to all logits of a query: its gradient is rounding alone.
+        np.testing.assert_allclose(ours[name], value, atol=1e-3 if name.endswith("key/bias") else 1e-5, err_msg=name)
     ours, theirs = (runs.metrics(where)["validation"] for where in (workdir, alone))
     assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5) and ours["top_1"] == theirs["top_1"]
     assert ours["num_videos"] == 24
