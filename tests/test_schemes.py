@@ -86,6 +86,14 @@ def test_scan_and_remat_change_nothing(case):
             np.testing.assert_allclose(a, b, atol=1e-5 * max(1, float(jnp.abs(a).max())))
 
 
+@pytest.mark.parametrize("case", ["timesformer_b", "timesformer_b_local_global", "vivit_ti16x2"])
+def test_dropout_that_drops_nothing_changes_nothing(case):
+    """Two projections are one product only where nothing is dropped between them; they are the same map."""
+    model, dropping = make(case, num_layers=1), make(case, num_layers=1, dropout=1e-7)
+    ours = nnx.jit(lambda model: model(video(), key=jax.random.key(0)))(dropping)
+    np.testing.assert_allclose(ours, nnx.jit(lambda model: model(video()))(model), atol=1e-5)
+
+
 @pytest.mark.parametrize("case", ALL)
 def test_regularization_is_for_training(case):
     x, key, plain = video(), jax.random.key(7), make(case)
