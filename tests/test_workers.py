@@ -1,5 +1,6 @@
 """A worker that crashes, hangs or fails costs its own item alone."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -43,6 +44,21 @@ def test_leaving_early_ends_the_processes():
     start = time.monotonic()
     results.close()
     assert time.monotonic() - start < 5
+
+
+def test_the_garbage_collector_may_end_them(monkeypatch):
+    """As after an error whose traceback holds them: in whatever order, each pipe is closed, and once."""
+    ignored, open_files = [], len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    for _ in range(5):
+        results = workers.run(work, [1, 2, 3], 2, time_limit=60.0)
+        next(results)
+        cycle = [results]
+        cycle.append(cycle)
+        del results, cycle
+        gc.collect()
+    assert not ignored
+    assert len(os.listdir("/proc/self/fd")) <= open_files + 1  # that of the processes' tracker
 
 
 def test_nothing_to_do():

@@ -103,9 +103,9 @@ class _Worker:
             return (None, ChildProcessError("crashes the decoder")), False
 
     def end(self) -> None:
+        # The pipe closes when it is let go: where the garbage collector ends a generator, it may be closed already.
         self.process.kill()
         self.process.join()
-        self.pipe.close()
 
 
 class Isolated:
