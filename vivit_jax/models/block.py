@@ -58,9 +58,7 @@ class SelfAttention(nnx.Module):
             # Three products: what one gives would have to be taken apart, which TPUs do slowly.
             qkv = [jax.tree.map(partial(self._heads, layer, i), normed) for layer in (self.query, self.key, self.value)]
             out, maps[axes] = attend(axes, qkv, self.attention_dropout, keys[i], self.how)
-            share = kernel[self._share(i)]
-            joined = jax.tree.map(lambda x: x.reshape(*x.shape[:-2], -1), out)
-            parts.append(jax.tree.map(lambda x, share=share: x @ share.astype(x.dtype), joined))
+            parts.append(jax.tree.map(partial(_joined, kernel[self._share(i)]), out))
         return jax.tree.map(lambda *parts: sum(parts) + bias.astype(parts[0].dtype), *parts), maps
 
     def _attend_in_frames(self, normed: Tokens, keys, projection) -> tuple[Tokens, dict[str, jax.Array]]:
@@ -83,6 +81,11 @@ class SelfAttention(nnx.Module):
         kernel, bias = layer.kernel[:, self._share(i)], _bias(layer)[self._share(i)]
         out = x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
         return place(out.reshape(*x.shape[:-1], -1, self.head_width), "b t ... n d")
+
+
+def _joined(kernel: jax.Array, heads: jax.Array) -> jax.Array:
+    """[..., N, d] -> [..., D]."""
+    return heads.reshape(*heads.shape[:-2], -1) @ kernel.astype(heads.dtype)
 
 
 def _bias(layer: nnx.Linear) -> nnx.Param:

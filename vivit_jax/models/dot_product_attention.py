@@ -88,7 +88,7 @@ def _weighted(weights: jax.Array, x: jax.Array) -> jax.Array:
     """Sums of x [*G, M, N, d] by weights [*G, N, L, M]: [*G, L, N, d]. CPUs would transpose weights for the second."""
 
     def by_heads(weights, x):
-        return jnp.swapaxes(weights @ jnp.swapaxes(x, -2, -3), -2, -3)
+        return _by_heads(partial(jnp.matmul, weights), x)
 
     def einsum(weights, x):
         return jnp.einsum("...nlm,...mnd->...lnd", weights, x)

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-@jax.custom_jvp
 def softmax(logits: Float[Array, "*G L M"]) -> Float[Array, "*G L M"]:
     """Over the last axis, in float32."""
     logits32 = logits.astype(jnp.float32)
@@ -13,14 +12,8 @@ def softmax(logits: Float[Array, "*G L M"]) -> Float[Array, "*G L M"]:
     return (powers / row_sums(powers)).astype(logits.dtype)
 
 
-@softmax.defjvp
-def _(primals, tangents):
-    weights = softmax(*primals)
-    return weights, softmax_change(weights, *tangents)
-
-
 def softmax_change(weights: Float[Array, "*G L M"], change: Float[Array, "*G L M"]) -> Float[Array, "*G L M"]:
-    """How weights change with logits, and, the derivative being symmetric, the gradient of logits from weights'."""
+    """The gradient of logits from that of their softmax."""
     change32 = change.astype(jnp.float32)
     mean = row_products(weights.astype(jnp.float32), change32)
     return (weights * (change32 - mean)).astype(weights.dtype)
