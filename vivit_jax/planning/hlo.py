@@ -1,22 +1,21 @@
-"""What a compiled TPU module says of itself: the compiler's estimate of its cycles, its collectives, its kernels."""
+"""What a compiled TPU module says of itself: an estimate of its cycles, its bytes, its collectives."""
 
-import math
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8}
+from vivit_jax.planning.instructions import ELSEWHERE, KERNEL, Instruction, moved, parse, sizes
+
 KINDS = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
 
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{\s*$")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
-_COLLECTIVE = re.compile(rf"= (.*?) ({KINDS})(-start)?\(")
-_ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
-_WHILE = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
+_COLLECTIVE = re.compile(rf"({KINDS})(-start)?$")
+_LOOP = re.compile(r"condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _CALLED = re.compile(
     r"(?:true_computation|false_computation|to_apply|calls|branch_computations)=\{?(%?[\w.\-]+(?:, *%?[\w.\-]+)*)"
 )
-_CONSTANT = re.compile(r"%?([\w.\-]+) = s32\[\].*constant\((\d+)\)")
+_NUMBER = re.compile(r"constant\((\d+)\)")
 
 
 @dataclass
@@ -24,6 +23,8 @@ class Module:
     """Sums over a module, loops as often as they run."""
 
     cycles: int = 0  # the compiler's estimate
+    bytes_accessed: int = 0  # read and written, wherever they are
+    hbm_traffic: int = 0  # those from and to HBM
     kernels: int = 0  # calls of custom kernels, which carry no estimate
     unknown_loops: int = 0  # loops without a constant length, counted once
     collectives: Counter[str] = field(default_factory=Counter)  # how often each kind is run
@@ -32,22 +33,25 @@ class Module:
 
 def read(text: str) -> Module:
     """Walks an optimized module from its entry."""
-    computations, entry = _computations(text)
+    computations, entry = parse(text)
     module = Module()
 
     def walk(name: str, times: int) -> None:
-        for line in computations.get(name, ()):
-            if cycles := _CYCLES.search(line):
+        within = computations.get(name, {})
+        for instruction in within.values():
+            if cycles := _CYCLES.search(instruction.text):
                 module.cycles += times * int(cycles[1])
-            module.kernels += times * ('custom_call_target="tpu_custom_call"' in line)
-            if found := _COLLECTIVE.search(line):
-                module.collectives[found[2]] += times
-                module.collective_bytes[found[2]] += times * _received(found[1], bool(found[3]))
-            if loop := _WHILE.search(line):
-                length = _length(computations.get(loop[1], ()))
+            module.kernels += times * (KERNEL in instruction.text)
+            module.bytes_accessed += times * moved(instruction, within, computations)
+            module.hbm_traffic += times * moved(instruction, within, computations, only_hbm=True)
+            if found := _COLLECTIVE.match(instruction.op):
+                module.collectives[found[1]] += times
+                module.collective_bytes[found[1]] += times * _received(instruction.shape, bool(found[2]))
+            if instruction.op == "while" and (loop := _LOOP.search(instruction.text)):
+                length = _length(computations.get(loop[1], {}).values())
                 module.unknown_loops += length is None
                 walk(loop[2], times * (length or 1))
-            elif re.search(r" (call|conditional|async-start)\(", line) and (called := _CALLED.search(line)):
+            elif instruction.op in ELSEWHERE and (called := _CALLED.search(instruction.text)):
                 for inner in called[1].split(","):
                     walk(inner.strip().lstrip("%"), times)
 
@@ -55,26 +59,12 @@ def read(text: str) -> Module:
     return module
 
 
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    computations, entry, lines = {}, "", []
-    for line in text.splitlines():
-        if head := _COMPUTATION.match(line):
-            lines = computations.setdefault(head[2], [])
-            entry = head[2] if head[1] else entry
-        elif line[:1].isspace():
-            lines.append(line)
-    return computations, entry
-
-
-def _length(condition) -> int | None:
+def _length(condition: Iterable[Instruction]) -> int | None:
     """How often a loop runs: the constant that its condition compares with."""
-    constants = [int(found[2]) for line in condition if (found := _CONSTANT.search(line))]
-    return max(constants, default=None)
+    numbers = [_NUMBER.search(i.text) for i in condition if i.op == "constant" and i.shape.startswith("s32[]")]
+    return max((int(number[1]) for number in numbers if number), default=None)
 
 
-def _received(shapes: str, asynchronous: bool) -> int:
+def _received(shape: str, asynchronous: bool) -> int:
     """Bytes of a collective's result; an asynchronous one's shape holds its operands as well."""
-    sizes = [
-        BYTES.get(kind, 4) * math.prod(int(n) for n in dims.split(",") if n) for kind, dims in _ARRAY.findall(shapes)
-    ]
-    return max(sizes, default=0) if asynchronous else sum(sizes)
+    return max(sizes(shape), default=0) if asynchronous else sum(sizes(shape))

@@ -37,7 +37,6 @@ class Plan:
     fits: bool
     multiply_adds: int  # of one clip, forward
     module: hlo.Module
-    bytes_accessed: float
     libtpu: str  # its version
     text: str = field(default="", repr=False)  # of the optimized module
 
@@ -81,7 +80,8 @@ class Plan:
             "hbm_limit_bytes": int(per_chip * self.chip.hbm * 2**30),
             "hbm_bytes_by_kind": {kind: per_chip * size for kind, size in self.memory.items()},
             "multiply_adds_per_clip": self.multiply_adds,
-            "bytes_accessed_per_step": self.bytes_accessed,
+            "bytes_accessed_per_step": self.module.bytes_accessed,
+            "hbm_traffic_bytes_per_step": self.module.hbm_traffic,
             "estimated_cycles_per_step": self.module.cycles,
             "estimated_clips_per_second": self.clips_per_second,
             "estimated_utilization": self.utilization,
@@ -127,11 +127,10 @@ def make_plan(config: Config, topology: str, step: Step = "train") -> Plan:
     except jax.errors.JaxRuntimeError as error:
         wanted = _wanted(str(error))
         memory["temporaries"] = max(0, wanted - sum(memory.values()))
-        return Plan(*facts, memory, False, adds, hlo.Module(), 0.0, metadata.version("libtpu"))
+        return Plan(*facts, memory, False, adds, hlo.Module(), metadata.version("libtpu"))
     text, analysis = compiled.as_text() or "", cast(Any, compiled.memory_analysis())
     memory["temporaries"] = int(analysis.temp_size_in_bytes) + int(analysis.generated_code_size_in_bytes)
-    accessed = float((compiled.cost_analysis() or {}).get("bytes accessed", 0.0))
-    return Plan(*facts, memory, True, adds, hlo.read(text), accessed, metadata.version("libtpu"), text)
+    return Plan(*facts, memory, True, adds, hlo.read(text), metadata.version("libtpu"), text)
 
 
 def abstract_batch(program: Program, step: Step) -> dict[str, Any]:

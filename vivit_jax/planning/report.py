@@ -49,7 +49,9 @@ def lines(plan: Plan) -> Iterator[str]:
     if not plan.fits:
         yield "less of it: config.model.remat, config.train.accumulate, config.mesh.fsdp or context, a larger slice"
         return
-    yield f"multiply-adds: {spoken(plan.multiply_adds)} per clip forward; bytes accessed: {_giga(plan)} per device"
+    accessed, traffic = (f"{n / 1e9:,.1f} GB" for n in (plan.module.bytes_accessed, plan.module.hbm_traffic))
+    yield f"multiply-adds: {spoken(plan.multiply_adds)} per clip forward"
+    yield f"bytes accessed per device: {accessed}, of which {traffic} from and to HBM"
     yield f"compiler's estimate: {plan.module.cycles:,} cycles per step{_rates(plan)}"
     module = plan.module
     parts = (f"{n} {kind} {module.collective_bytes[kind] / 2**20:,.1f} MiB" for kind, n in module.collectives.items())
@@ -61,10 +63,6 @@ def lines(plan: Plan) -> Iterator[str]:
     if plan.module.unknown_loops:
         yield f"loops of unknown length, counted once: {plan.module.unknown_loops}; the estimate is too low"
     yield f"jax {facts['jax']}, libtpu {facts['libtpu']}; nothing was run"
-
-
-def _giga(plan: Plan) -> str:
-    return f"{plan.bytes_accessed / 1e9:,.1f} GB"
 
 
 def _rates(plan: Plan) -> str:
