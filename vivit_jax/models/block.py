@@ -1,5 +1,6 @@
 """One block for every scheme: its attentions, then an MLP, each a residual branch."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -38,12 +39,17 @@ class SelfAttention(nnx.Module):
         tokens = tokens if self.step.cls else tokens._replace(cls=None)
         *keys, key_out, key_cls, key_path = keys_of(key, len(self.step.axes) + 3)
         normed, drops = jax.tree.map(self.norm, tokens), key is not None and self.dropout > 0
-        attention = self._attend_in_frames if tokens.cls is not None and self.step.axes == ("space",) else self._attend
-        out, maps = attention(normed, keys, self._projection(alone=drops))
+        out, maps = self._way(tokens)(normed, keys, self._projection(alone=drops))
         if drops:
             out = dropped(out, self.dropout, (key_out, key_cls))
             out = jax.tree.map(self.project, out) if self.project else out
         return stochastic_depth(out, drop_path, key_path, self.per_frame), maps
+
+    def _way(self, tokens: Tokens) -> Callable[..., tuple[Tokens, dict[str, jax.Array]]]:
+        """How `_attend` is gone about, for the same numbers: what is laid otherwise before it is projected."""
+        if self.step.axes == ("space",) and tokens.cls is not None:
+            return self._attend_in_frames
+        return self._attend_at_positions if self.step.axes == ("time",) and not self.step.cls else self._attend
 
     def _projection(self, alone: bool) -> tuple[jax.Array, jax.Array]:
         """Kernel and bias of `out`; unless it is to be `alone`, of `project` after it too: one product for both."""
@@ -52,9 +58,9 @@ class SelfAttention(nnx.Module):
             return kernel, bias
         return kernel @ self.project.kernel[...], bias @ self.project.kernel[...] + _bias(self.project)[...]
 
-    def _attend(self, normed: Tokens, keys, projection) -> tuple[Tokens, dict[str, jax.Array]]:
+    def _attend(self, normed: Tokens, keys, projection, along=None) -> tuple[Tokens, dict[str, jax.Array]]:
         parts, maps, (kernel, bias) = [], {}, projection
-        for i, axes in enumerate(self.step.axes):
+        for i, axes in enumerate(along or self.step.axes):
             # Three products: what one gives would have to be taken apart, which TPUs do slowly.
             qkv = [jax.tree.map(partial(self._heads, layer, i), normed) for layer in (self.query, self.key, self.value)]
             out, maps[axes] = attend(axes, qkv, self.attention_dropout, keys[i], self.how)
@@ -72,6 +78,12 @@ class SelfAttention(nnx.Module):
         assert copies is not None
         return Tokens(patches, place(copies.mean(1, keepdims=True), "b t ... d")), maps
 
+    def _attend_at_positions(self, normed: Tokens, keys, projection) -> tuple[Tokens, dict[str, jax.Array]]:
+        """The same over time, positions and time steps exchanged from here on: once, not for q, k and v and back."""
+        line = Line("positions", False, normed.patches.shape[1:4])
+        out, maps = self._attend(_placed(line.lay(normed)), keys, projection, along=("space",))
+        return _placed(line.lift(_placed(out))), {"time": maps["space"]}
+
     def _share(self, i: int) -> slice:
         """The columns of the heads that attend along the step's axes `i`."""
         width = self.out.in_features // len(self.step.axes)
@@ -81,6 +93,11 @@ class SelfAttention(nnx.Module):
         kernel, bias = layer.kernel[:, self._share(i)], _bias(layer)[self._share(i)]
         out = x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
         return place(out.reshape(*x.shape[:-1], -1, self.head_width), "b t ... n d")
+
+
+def _placed(tokens: Tokens) -> Tokens:
+    """On their places. Where it was left to XLA to find them, it computed wrong gradients of kernels."""
+    return jax.tree.map(lambda x: place(x, "b t ... d"), tokens)
 
 
 def _joined(kernel: jax.Array, heads: jax.Array) -> jax.Array:
@@ -97,7 +114,7 @@ def add(tokens: Tokens, residual: Tokens) -> Tokens:
     """CLS stays as it is where the residual has none."""
     if residual.cls is None:
         return Tokens(place(tokens.patches + residual.patches, "b t ... d"), tokens.cls)
-    return jax.tree.map(lambda x, change: place(x + change, "b t ... d"), tokens, residual)
+    return _placed(jax.tree.map(jnp.add, tokens, residual))
 
 
 class Mlp(nnx.Module):

@@ -24,8 +24,12 @@ def attend_in_blocks(
     chunk: int,
 ) -> Float[Array, "*G N L d"]:
     """softmax(q k') v, head by head and `chunk` queries at a time; 0 is chosen by their number."""
-    heads = map(_by_head, (q, k, v))
-    return _with_heads(cast(jax.Array, blockwise_attention(*heads, key, rate, chunk or _chunk(q, k))))
+    heads = [_by_head(x) for x in (q, k, v)]
+    shape = heads[0].shape
+    if math.prod(shape[1:-2]) == 1:  # of one clip; axes of size 1 cost CPUs time
+        heads = [x.reshape(x.shape[0], *x.shape[-2:]) for x in heads]
+    out = cast(jax.Array, blockwise_attention(*heads, key, rate, chunk or _chunk(q, k)))
+    return _with_heads(out.reshape(shape))
 
 
 def _chunk(q: jax.Array, k: jax.Array) -> int:
@@ -36,7 +40,7 @@ def _chunk(q: jax.Array, k: jax.Array) -> int:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def blockwise_attention(q, k, v, key: jax.Array | None, rate: float, chunk: int) -> Float[Array, "H *G n L d"]:
+def blockwise_attention(q, k, v, key: jax.Array | None, rate: float, chunk: int) -> Float[Array, "H *G L d"]:
     """softmax(q k') v for one of H after the other and `chunk` queries at a time (FlashAttention, arXiv 2205.14135).
 
     Blocks of all keys need no running maximum. The backward pass has their weights from the logarithm of their sums.

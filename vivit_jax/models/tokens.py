@@ -20,6 +20,7 @@ LINES = {
     "rows": "b t h w d -> b t h w d",
     "frames": "b t h w d -> b t 1 (h w) d",
     "clip": "b t h w d -> b 1 1 (t h w) d",
+    "positions": "b t h w d -> b (h w) 1 t d",
 }
 
 
