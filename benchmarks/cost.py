@@ -1,12 +1,15 @@
-"""What a frame costs in clips of 12 to 1,024 frames: divided and joint attention, by the program and by the compiler.
+"""What a frame costs, by scheme, in clips of 8 to 1,024 frames and 224 to 672 pixels: a forward pass on one v5e chip.
 
     python benchmarks/cost.py
 
-Multiply-adds are counted in the jaxpr; bytes are those of a forward pass compiled for one v5e chip (joint attention
-over more than 96 frames does not fit there). results/cost.json and cost.png.
+Multiply-adds are counted in the jaxpr. The rest is read off the compiled module of a scanned stack in bfloat16, without
+kernels, which carry no estimate, and with loops as often as they run: the bytes that instructions read and write, those
+of them from and to HBM, the cycles by the compiler's estimate, and the memory beside parameters and input. Nothing is
+run. results/cost.json and cost.png.
 """
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,23 +22,36 @@ from jax.sharding import SingleDeviceSharding
 from vivit_jax.models.initializers import Keys
 from vivit_jax.models.video_transformer import VideoTransformer
 from vivit_jax.planning import hlo
-from vivit_jax.planning.slices import slice_devices
+from vivit_jax.planning.slices import CHIPS, slice_devices
 from vivit_jax.summary import cost
 from vivit_jax.variants import model_config, preprocessing
 
 RESULTS = Path(__file__).parent / "results"
-FRAMES = {"timesformer_b": (12, 24, 48, 96, 192, 384, 1024), "timesformer_b_joint": (12, 24, 48, 96)}
-JOINT_ADDS = (192, 384, 1024)
-PANELS = (
-    ("multiply_adds_per_frame", "10^9 multiply-adds", (25, 50, 100, 200, 400, 800)),
-    ("bytes_accessed_per_frame", "gigabytes accessed", (0.25, 0.5, 1, 2, 4)),
-)
+SCHEMES = {
+    "timesformer_b": "divided",
+    "timesformer_b_space": "space",
+    "timesformer_b_joint": "joint",
+    "timesformer_b_local_global": "local-global",
+    "timesformer_b_axial": "axial",
+    "vivit_b16x2": "ViViT 1: joint",
+    "vivit_b16x2_fe": "ViViT 2: factorized encoder",
+    "vivit_b16x2_fsa": "ViViT 3: factorized self-attention",
+    "vivit_b16x2_fdpa": "ViViT 4: factorized dot-product",
+}
+FRAMES, PIXELS = (8, 12, 32, 96, 384, 1024), (224, 448, 672)
+PANELS = {  # key: title, and what one of its units is
+    "multiply_adds": ("10^9 multiply-adds", 1e9),
+    "bytes_accessed": ("gigabytes accessed", 1e9),
+    "estimated_cycles": ("estimated milliseconds", 1e-3 * cast(float, CHIPS["v5e"].clock)),
+}
 
 
-def forward(name: str, frames: int, device: Any) -> dict[str, float]:
-    """Of one clip in bfloat16, by the frame."""
-    config = model_config(name, 400, num_frames=frames, dtype="bfloat16")
-    where = SingleDeviceSharding(device)
+def per_frame(name: str, frames: int, pixels: int) -> dict[str, float]:
+    """What is said of one clip's module; multiply-adds alone where the compiler finds no place for it."""
+    size = dict(num_frames=frames, image_size=pixels, dtype="bfloat16", attention_kernel="xla", scan=True)
+    config = model_config(name, 400, **size)
+    found = {"multiply_adds": cost(config)[1]}
+    where = SingleDeviceSharding(slice_devices("v5e:2x2")[0])
     graph, state = nnx.split(nnx.eval_shape(lambda: VideoTransformer(config, preprocessing(name, config), Keys(0))))
 
     def on_device(shape, dtype):
@@ -43,42 +59,45 @@ def forward(name: str, frames: int, device: Any) -> dict[str, float]:
 
     params = jax.tree.map(lambda x: on_device(x.shape, x.dtype), nnx.to_pure_dict(state))
     video = on_device((1, frames, *config.image_size, 3), jnp.bfloat16)
-    compiled = jax.jit(lambda params, video: nnx.merge(graph, params)(video)).lower(params, video).compile()
-    analysis, memory = cast(Any, compiled.cost_analysis()), cast(Any, compiled.memory_analysis())
-    return {
-        "multiply_adds_per_frame": cost(config)[1] / frames,
-        "bytes_accessed_per_frame": analysis["bytes accessed"] / frames,
-        "temporary_bytes_per_frame": memory.temp_size_in_bytes / frames,
-        "estimated_cycles_per_frame": hlo.read(compiled.as_text() or "").cycles / frames,
-    }
+    try:
+        program = jax.jit(lambda params, video: nnx.merge(graph, params)(video)).lower(params, video).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+    else:
+        module = hlo.read(program.as_text() or "")
+        found |= {"bytes_accessed": module.bytes_accessed, "hbm_traffic": module.hbm_traffic}
+        found |= {"estimated_cycles": module.cycles}
+        found |= {"temporary_bytes": int(cast(Any, program.memory_analysis()).temp_size_in_bytes)}
+    return {what: count / frames for what, count in found.items()}
 
 
 def main() -> None:
-    device, found = slice_devices("v5e:2x2")[0], {}
-    for name, counts in FRAMES.items():
-        found[name] = {frames: forward(name, frames, device) for frames in counts}
-        print(name, {n: {k: f"{v:.4g}" for k, v in facts.items()} for n, facts in found[name].items()}, flush=True)
-    for frames in JOINT_ADDS:
-        adds = cost(model_config("timesformer_b_joint", 400, num_frames=frames, scan=True))[1]
-        found["timesformer_b_joint"][frames] = {"multiply_adds_per_frame": adds / frames}
-    (RESULTS / "cost.json").write_text(json.dumps({"jax": jax.__version__, "models": found}, indent=1) + "\n")
+    found: dict[str, Any] = {"frames": {}, "pixels": {}}
+    for name in SCHEMES:
+        found["frames"][name] = {frames: per_frame(name, frames, 224) for frames in FRAMES}
+        found["pixels"][name] = {PIXELS[0]: found["frames"][name][FRAMES[0]]}
+        found["pixels"][name] |= {pixels: per_frame(name, FRAMES[0], pixels) for pixels in PIXELS[1:]}
+        print(name, json.dumps([found["frames"][name], found["pixels"][name]]), flush=True)
+    facts = {"jax": jax.__version__, "libtpu": version("libtpu"), "per_frame": found}
+    (RESULTS / "cost.json").write_text(json.dumps(facts, indent=1) + "\n")
     draw(found)
 
 
 def draw(found: dict[str, Any]) -> None:
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    for ax, key, title, ticks in zip(axes, *zip(*PANELS, strict=True), strict=True):
-        for name, facts in found.items():
-            points = {int(n): of[key] / 1e9 for n, of in facts.items() if key in of}
-            label = "joint" if "joint" in name else "divided"
-            ax.plot(list(points), list(points.values()), "o-", label=f"{label} space-time attention")
-        ax.set(xscale="log", yscale="log", xlabel="frames of 224 x 224", title=f"{title} per frame, forward")
-        ax.set_xticks(FRAMES["timesformer_b"], FRAMES["timesformer_b"])
-        ax.set_yticks(ticks, ticks)
-        ax.minorticks_off()
-        ax.grid(alpha=0.3)
-        ax.legend(frameon=False)
-    figure.savefig(RESULTS / "cost.png", dpi=120)
+    figure, grid = plt.subplots(2, len(PANELS), figsize=(14, 8), layout="constrained")
+    for row, axis, ticks in zip(grid, ("frames", "pixels"), (FRAMES, PIXELS), strict=True):
+        for ax, (key, (title, unit)) in zip(row, PANELS.items(), strict=True):
+            for name, label in SCHEMES.items():
+                points = {int(n): of[key] / unit for n, of in found[axis][name].items() if key in of}
+                ax.plot(list(points), list(points.values()), "o-" if name.startswith("t") else "s--", label=label, ms=4)
+            what = "frames of 224 x 224" if axis == "frames" else "pixels to a side, 8 frames"
+            ax.set(xscale="log", yscale="log", xlabel=what, title=f"{title} per frame")
+            ax.set_xticks(ticks, ticks)
+            ax.minorticks_off()
+            ax.grid(alpha=0.3)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    figure.savefig(RESULTS / "cost.png", dpi=100)
 
 
 if __name__ == "__main__":
