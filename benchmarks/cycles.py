@@ -33,9 +33,9 @@ from vivit_jax.variants import model_config, preprocessing
 
 RESULTS = Path(__file__).parent / "results" / "cycles.json"
 STEPS = {  # model: clips at a time on each chip, and the estimate for Scenic's module in millions of cycles per clip
-    "vivit_b16x2_fe": {"v5e": (2, 43.7), "v6e": (1, 24.7)},
-    "vivit_b16x2_fsa": {"v5e": (2, 51.3), "v6e": (1, 28.2)},
-    "vivit_b16x2_fdpa": {"v5e": (2, 44.1), "v6e": (1, 24.0)},
+    "vivit_b16x2_fe": {"v5e": (2, 43.7), "v6e": (2, 24.7)},
+    "vivit_b16x2_fsa": {"v5e": (2, 51.3), "v6e": (2, 28.2)},
+    "vivit_b16x2_fdpa": {"v5e": (2, 44.1), "v6e": (2, 24.0)},
     "vivit_b16x2": {"v5e": (1, 142.7), "v6e": (1, 66.1)},
     "timesformer_b": {"v5e": (4, None), "v6e": (4, None)},
 }

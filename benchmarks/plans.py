@@ -79,7 +79,7 @@ def row(name: str, facts: dict) -> str:
         mesh,
         f"{'fits' if facts['fits'] else '**does not fit**'}, {used:.1f} of {limit:.1f} GiB",
         spoken(facts["multiply_adds_per_clip"]),
-        f"{facts['bytes_accessed_per_step'] / 1e9:,.1f} GB",
+        f"{facts['bytes_accessed_per_step'] / 1e9:,.1f} GB, {facts['hbm_traffic_bytes_per_step'] / 1e9:,.1f} GB",
         f"{facts['estimated_cycles_per_step'] / 1e6:,.1f}M",
         f"{facts['estimated_clips_per_second'] or 0:,.0f}",
         f"{facts['estimated_utilization'] or 0:.2f}",
@@ -89,7 +89,7 @@ def row(name: str, facts: dict) -> str:
 
 
 def tables(kept: dict[str, dict]) -> str:
-    heads = "plan", "clips", "mesh", "HBM per chip", "multiply-adds per clip", "bytes accessed per chip"
+    heads = "plan", "clips", "mesh", "HBM per chip", "multiply-adds per clip", "bytes accessed per chip, in HBM"
     heads = (
         *heads,
         "cycles (estimate)",
