@@ -111,10 +111,12 @@ def test_killed_it_goes_on_where_it_stopped(tmp_path):
     assert 5 <= len(before) < 40
     time.sleep(0.3)
     assert {path.name for path in cache.glob("*.h264")} == before.keys()
+    (cache / "torn.h264.1.tmp").write_bytes(b"half a clip")
     # Fails after re-encoding, on purpose, so that the cache can be looked at.
     (source / "a" / "zz.mp4").write_text("hello")
     assert runs.run(runs.ingest_command(source, tmp_path / "data", "--max_skipped=0")).returncode == 1
     after = {path.name: path.stat().st_mtime_ns for path in cache.glob("*.h264")}
+    assert not list(cache.glob("*.tmp")), "of the process that was killed"
     assert len(after) == 40 and all(after[name] == when for name, when in before.items())
     assert runs.run(runs.ingest_command(source, tmp_path / "data")).returncode == 0
     assert not cache.exists() and sum(VideoDataset(tmp_path / "data", "mine").splits.values()) == 40

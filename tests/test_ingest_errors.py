@@ -71,7 +71,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_dataset(tmp_path, limit):
     """Nothing can be written past a file size: the first is below a clip, the second below the dataset's file."""
     source = videos.folder(tmp_path / "videos", {"a": 12, "b": 12})
     result = runs.run(
-        runs.ingest_command(source, tmp_path / "data", "--num_workers=1"),
+        runs.ingest_command(source, tmp_path / "data", "--num_workers=4"),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     root = tmp_path / "data" / "mine"

@@ -52,6 +52,7 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.settings = {"short_side": short_side, "storage": storage}
         self.max_skipped, self.num_workers = max_skipped, num_workers or os.cpu_count() or 1
         self.on_beam, self.listed = False, Listing([], {})
+        self.running = contextlib.ExitStack()  # workers, which an error ends before what they were writing is removed
         super().__init__(**{"file_format": "array_record", **kwargs})
 
     @abc.abstractmethod
@@ -96,18 +97,25 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         Raises:
           UserError: the source, or too many of its videos, are no good; nothing that looks like a dataset is left.
         """
-        path = Path(self.data_path)
-        _remove_unfinished(path)  # of a process that was killed
+        self._remove_unfinished()  # of a process that was killed
         try:
-            super().download_and_prepare(*args, **kwargs)
+            with self.running:
+                super().download_and_prepare(*args, **kwargs)
         except BaseException:
-            _remove_unfinished(path)
+            self._remove_unfinished()
             raise
         self.clean()
 
     def clean(self) -> None:
         """Removes what a complete dataset does not need."""
         shutil.rmtree(self.cache, ignore_errors=True)
+
+    def _remove_unfinished(self) -> None:
+        """Clips that are whole stay."""
+        for unfinished in Path(self.data_path).parent.glob(f"incomplete.*_{VERSION}"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        for unfinished in self.cache.glob("*.tmp"):
+            unfinished.unlink(missing_ok=True)
 
     def _download_and_prepare(self, dl_manager, download_config=None):
         self.on_beam = bool(download_config and (download_config.beam_runner or download_config.beam_options))
@@ -153,13 +161,9 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _here(self, split: str, jobs: list[Job]) -> Iterator[tuple[str, Example]]:
         results = workers.run(clips.encode, jobs, self.num_workers, clips.TIME_LIMIT)
+        self.running.enter_context(contextlib.closing(results))
         for job, path, error in tqdm(results, desc=split, total=len(jobs), unit="video", mininterval=0.5):
             yield from clips.finish(job, path, error)
-
-
-def _remove_unfinished(path: Path) -> None:
-    for unfinished in path.parent.glob(f"incomplete.*_{VERSION}"):
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 class FolderBuilder(VideoBuilder, skip_registration=True):

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +90,8 @@ def generate(
                 _Share(Path(temporary) / "videos" / split, (seed, index), scenes[start : start + 16], pairs)
                 for start in scenes[::16]
             ]
-        for _, _, error in workers.run(_write_share, shares, num_workers or os.cpu_count() or 1, time_limit=300):
-            if error:
-                raise RuntimeError(f"rendering failed: {type(error).__name__}: {error}") from error
+        with closing(workers.run(_write_share, shares, num_workers or os.cpu_count() or 1, time_limit=300)) as results:
+            for _, _, error in results:
+                if error:
+                    raise RuntimeError(f"rendering failed: {type(error).__name__}: {error}") from error
         (Path(temporary) / "videos").rename(directory)

@@ -7,7 +7,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from multiprocessing.connection import Connection, wait
 from types import ModuleType
@@ -137,13 +137,13 @@ class Isolated:
 
 def run(
     function: Callable[[Any], Any], items: Iterable[Any], num_workers: int, time_limit: float
-) -> Iterator[tuple[Any, Any, Exception | None]]:
+) -> Generator[tuple[Any, Any, Exception | None]]:
     """Yields (item, result, error) in the order of completion.
 
     Args:
       function: importable, as are its inputs and results picklable.
       time_limit: seconds for one item; past it the process is killed and the error is a TimeoutError.
-    A process that dies gives a ChildProcessError for the item it worked on.
+    A process that dies gives a ChildProcessError for the item it worked on. Closing the generator ends them all.
     """
     remaining, workers = list(items)[::-1], []
     try:
