@@ -1,5 +1,6 @@
 """Attention within groups: at once, in blocks, by a kernel, beside its definition."""
 
+import re
 from functools import partial
 
 import jax
@@ -12,7 +13,7 @@ from models import make, video
 from vivit_jax.errors import UserError
 from vivit_jax.models import blockwise_attention as blockwise
 from vivit_jax.models import softmax
-from vivit_jax.models.dot_product_attention import Computation, dot_product_attention
+from vivit_jax.models.dot_product_attention import Computation, dot_product_attention, groups_beside, side_by_side
 from vivit_jax.models.splash import splash_attention
 from vivit_jax.models.tokens import dropout
 
@@ -39,6 +40,47 @@ def test_short_attention_is_its_definition(batch, rate):
     ours = attended(lambda *args: dot_product_attention(*args)[0])
     for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(attended(defined)), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [2, 6])
+def test_groups_side_by_side_do_not_see_each_other(groups):
+    """As TPUs compute short ones, in value and gradient."""
+    *heads, change = (jax.random.normal(jax.random.key(i), (2, 6, 5, 2, 8)) for i in range(4))
+
+    def value_and_gradient(attend):
+        out, pull = jax.vjp(attend, *heads)
+        return out, *pull(change)
+
+    ours = value_and_gradient(lambda q, k, v: side_by_side(q * q.shape[-1] ** -0.5, k, v, groups))
+    for one, other in zip(ours, value_and_gradient(defined), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_as_many_groups_lie_side_by_side_as_fill_a_tile():
+    """Of TimeSformer-B, HR and L, of few positions, and of positions that are split over devices, evenly and not."""
+    cases = {
+        (196, 1, 8): 14,
+        (784, 1, 16): 8,
+        (196, 1, 96): 1,
+        (4, 1, 8): 4,
+        (196, 2, 8): 14,
+        (196, 4, 8): 7,
+        (196, 8, 8): 1,
+    }
+    assert {case: groups_beside(*case) for case in cases} == cases
+
+
+def test_only_tpus_attend_over_time_side_by_side():
+    """16 positions of 4 time steps: of 64 tokens, other devices compute and keep nothing; scanned, TPUs neither."""
+    sizes = r"\D64[x,]64[x\]]"
+
+    def traced(scan):
+        graph, params = nnx.split(make("timesformer_b", num_frames=4, scan=scan), nnx.Param)
+        return jax.jit(jax.grad(lambda params, x: nnx.merge(graph, params)(x).sum())).trace(params, video(1))
+
+    assert re.search(sizes, traced(False).lower(lowering_platforms=("tpu",)).as_text())
+    assert not re.search(sizes, traced(True).lower(lowering_platforms=("tpu",)).as_text())
+    assert not re.search(sizes, traced(False).lower().compile().as_text())
 
 
 def test_short_attention_in_bfloat16_has_a_softmax_in_float32():

@@ -108,6 +108,18 @@ def alone():
     return functools.cache(lambda case: one_step(program(case, {}, 1, **FIELDS.get(case, {}))))
 
 
+@pytest.mark.parametrize("mesh", ["data + fsdp", "all"])
+def test_what_tpus_compute_otherwise_is_the_same_on_a_mesh(mesh, alone, monkeypatch):
+    """Their branches, on CPUs."""
+    expected = alone("timesformer_b")
+    jax.clear_caches()
+    monkeypatch.setattr(
+        jax.lax, "platform_dependent", lambda *args, tpu=None, default=None, **_: (tpu or default)(*args)
+    )
+    compare("timesformer_b", mesh, expected, **FIELDS["timesformer_b"])
+    jax.clear_caches()
+
+
 QUICK = {(case, mesh) for case in DROPPING for mesh in ("data + fsdp", "context")}
 QUICK |= {("vivit_ti16x2", "all"), ("vivit_ti16x2_fdpa", "all"), ("timesformer_b", "tensor")}
 PAIRS = [

@@ -1,5 +1,6 @@
 """One block for every scheme: its attentions, then an MLP, each a residual branch."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -9,10 +10,10 @@ from flax import nnx
 
 from vivit_jax.architecture import ModelConfig
 from vivit_jax.models.attention import SCHEMES, Step, attend
-from vivit_jax.models.dot_product_attention import Computation
+from vivit_jax.models.dot_product_attention import Computation, groups_beside
 from vivit_jax.models.initializers import Keys, linear, tiny_normal
 from vivit_jax.models.layer_norm import layer_norm
-from vivit_jax.models.layout import place
+from vivit_jax.models.layout import materialized, place, split
 from vivit_jax.models.tokens import Line, Tokens, dropped, stochastic_depth
 
 
@@ -33,6 +34,7 @@ class SelfAttention(nnx.Module):
         self.step, self.head_width, self.per_frame = step, width // heads, per_frame
         self.dropout, self.attention_dropout = config.dropout, config.attention_dropout
         self.how = Computation(config.attention_chunk, config.attention_kernel, config.remat == "attention")
+        self.scan = config.scan
 
     def __call__(self, tokens: Tokens, key: jax.Array | None, drop_path) -> tuple[Tokens, dict[str, jax.Array]]:
         """Returns the residual, and by axes the attention weights [B, groups, N, L, L]."""
@@ -58,12 +60,14 @@ class SelfAttention(nnx.Module):
             return kernel, bias
         return kernel @ self.project.kernel[...], bias @ self.project.kernel[...] + _bias(self.project)[...]
 
-    def _attend(self, normed: Tokens, keys, projection, along=None) -> tuple[Tokens, dict[str, jax.Array]]:
+    def _attend(self, normed: Tokens, keys, projection, lie="", beside=1) -> tuple[Tokens, dict[str, jax.Array]]:
+        """Along the step's axes, or where tokens were laid otherwise, along those that they `lie` on."""
         parts, maps, (kernel, bias) = [], {}, projection
-        for i, axes in enumerate(along or self.step.axes):
+        for i, axes in enumerate(self.step.axes):
             # Three products: what one gives would have to be taken apart, which TPUs do slowly.
             qkv = [jax.tree.map(partial(self._heads, layer, i), normed) for layer in (self.query, self.key, self.value)]
-            out, maps[axes] = attend(axes, qkv, self.attention_dropout, keys[i], self.how)
+            how = self.how._replace(beside=beside)
+            out, maps[axes] = attend(lie or axes, qkv, self.attention_dropout, keys[i], how)
             parts.append(jax.tree.map(partial(_joined, kernel[self._share(i)]), out))
         return jax.tree.map(lambda *parts: sum(parts) + bias.astype(parts[0].dtype), *parts), maps
 
@@ -80,9 +84,14 @@ class SelfAttention(nnx.Module):
 
     def _attend_at_positions(self, normed: Tokens, keys, projection) -> tuple[Tokens, dict[str, jax.Array]]:
         """The same over time, positions and time steps exchanged from here on: once, not for q, k and v and back."""
-        line = Line("positions", False, normed.patches.shape[1:4])
-        out, maps = self._attend(_placed(line.lay(normed)), keys, projection, along=("space",))
-        return _placed(line.lift(_placed(out))), {"time": maps["space"]}
+        time, *grid = normed.patches.shape[1:4]
+        # A scan would keep the weights of both ways to compute attention.
+        beside = 1 if self.scan else groups_beside(math.prod(grid), split("t"), time)
+        if beside > 1:  # else norm's backward pass goes over the exchanged tokens three times
+            normed = jax.tree.map(materialized, normed)
+        line = Line("positions", False, (time, *grid))
+        out, maps = self._attend(_placed(line.lay(normed)), keys, projection, "space", beside)
+        return _placed(line.lift(_placed(out))), maps
 
     def _share(self, i: int) -> slice:
         """The columns of the heads that attend along the step's axes `i`."""
@@ -112,9 +121,9 @@ def _bias(layer: nnx.Linear) -> nnx.Param:
 
 def add(tokens: Tokens, residual: Tokens) -> Tokens:
     """CLS stays as it is where the residual has none."""
-    if residual.cls is None:
-        return Tokens(place(tokens.patches + residual.patches, "b t ... d"), tokens.cls)
-    return _placed(jax.tree.map(jnp.add, tokens, residual))
+    cls = None if residual.cls is None else tokens.cls
+    added = _placed(jax.tree.map(jnp.add, tokens._replace(cls=cls), residual))
+    return added._replace(cls=tokens.cls) if cls is None else added
 
 
 class Mlp(nnx.Module):

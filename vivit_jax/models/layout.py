@@ -23,6 +23,11 @@ def place(x: jax.Array, axes: str) -> jax.Array:
     return _constrained(x, first + [None] * (x.ndim - len(first) - len(last)) + last)
 
 
+def materialized(x: jax.Array) -> jax.Array:
+    """`x`, and in the backward pass its gradient, which TPUs write to memory as they are before they go on."""
+    return jax.lax.platform_dependent(x, tpu=jax.lax.optimization_barrier, default=lambda x: x)
+
+
 def place_groups(x: jax.Array, axes: str) -> jax.Array:
     """Places what attends to each other on one device.
 

@@ -15,7 +15,8 @@ class Tokens(NamedTuple):
 
 
 # How patches lie while layers run that do not tell rows from columns, nor frames from each other.
-# TPUs lay out the last two axes in tiles of 16 x 128, and lose where there are 14 columns.
+# TPUs lay out the last two axes in tiles of 16 x 128, and lose where there are 14 columns. The last is for attention
+# over time alone, which wants the time steps of a position together.
 LINES = {
     "rows": "b t h w d -> b t h w d",
     "frames": "b t h w d -> b t 1 (h w) d",
