@@ -14,6 +14,7 @@ from models import ALL, TINY
 from vivit_jax.checkpoints.parameters import paths
 from vivit_jax.checkpoints.training import saved_steps
 from vivit_jax.config import from_dict
+from vivit_jax.models import dot_product_attention
 from vivit_jax.models.attention import SCHEMES
 from vivit_jax.training import loop
 from vivit_jax.training.program import assemble
@@ -110,12 +111,13 @@ def alone():
 
 @pytest.mark.parametrize("mesh", ["data + fsdp", "all"])
 def test_what_tpus_compute_otherwise_is_the_same_on_a_mesh(mesh, alone, monkeypatch):
-    """Their branches, on CPUs."""
+    """Their branches, on CPUs; two positions fill a tile, as many as each device of the last mesh has."""
     expected = alone("timesformer_b")
     jax.clear_caches()
     monkeypatch.setattr(
         jax.lax, "platform_dependent", lambda *args, tpu=None, default=None, **_: (tpu or default)(*args)
     )
+    monkeypatch.setattr(dot_product_attention, "TILE", 16)
     compare("timesformer_b", mesh, expected, **FIELDS["timesformer_b"])
     jax.clear_caches()
 

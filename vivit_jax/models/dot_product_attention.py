@@ -60,9 +60,10 @@ def dot_product_attention(
 
 
 def groups_beside(count: int, parts: int, length: int) -> int:
-    """How many of `count` groups of `length` tokens, `parts` of them each on its device, TPUs best take as one."""
-    whole = range(1, 1 + TILE // length if count % parts == 0 else 2)
-    return max((groups for groups in whole if (count // parts) % groups == 0), default=1)
+    """How many of `count` groups of `length` tokens, split over `parts` devices, TPUs take as one: as fill a tile, or
+    more than half of it, which is when they gain by it."""
+    fitting = range(TILE // (2 * length) + 1, TILE // length + 1)
+    return max((groups for groups in fitting if count % (parts * groups) == 0), default=1)
 
 
 def _weights(q: jax.Array, k: jax.Array, own: int = 0) -> jax.Array:
