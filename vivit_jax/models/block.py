@@ -85,8 +85,8 @@ class SelfAttention(nnx.Module):
     def _attend_at_positions(self, normed: Tokens, keys, projection) -> tuple[Tokens, dict[str, jax.Array]]:
         """The same over time, positions and time steps exchanged from here on: once, not for q, k and v and back."""
         time, *grid = normed.patches.shape[1:4]
-        # A scan would keep the weights of both ways to compute attention.
-        beside = 1 if self.scan else groups_beside(math.prod(grid), split("t"), time)
+        # Not where positions are split over devices: that costs more. And a scan would keep the weights of both ways.
+        beside = 1 if self.scan or split("t") > 1 else groups_beside(math.prod(grid), time)
         if beside > 1:  # else norm's backward pass goes over the exchanged tokens three times
             normed = jax.tree.map(materialized, normed)
         line = Line("positions", False, (time, *grid))

@@ -59,11 +59,10 @@ def dot_product_attention(
     return out, _weights(q, k)
 
 
-def groups_beside(count: int, parts: int, length: int) -> int:
-    """How many of `count` groups of `length` tokens, split over `parts` devices, TPUs take as one: as fill a tile, or
-    more than half of it, which is when they gain by it."""
+def groups_beside(count: int, length: int) -> int:
+    """How many of `count` groups of `length` tokens TPUs take as one: as many as fill a tile, or most of it."""
     fitting = range(TILE // (2 * length) + 1, TILE // length + 1)
-    return max((groups for groups in fitting if count % (parts * groups) == 0), default=1)
+    return max((groups for groups in fitting if count % groups == 0), default=1)
 
 
 def _weights(q: jax.Array, k: jax.Array, own: int = 0) -> jax.Array:
