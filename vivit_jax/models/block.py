@@ -13,7 +13,7 @@ from vivit_jax.models.attention import SCHEMES, Step, attend
 from vivit_jax.models.dot_product_attention import Computation, groups_beside
 from vivit_jax.models.initializers import Keys, linear, tiny_normal
 from vivit_jax.models.layer_norm import layer_norm
-from vivit_jax.models.layout import materialized, place, split
+from vivit_jax.models.layout import materialized, only_examples, place
 from vivit_jax.models.tokens import Line, Tokens, dropped, stochastic_depth
 
 
@@ -85,8 +85,8 @@ class SelfAttention(nnx.Module):
     def _attend_at_positions(self, normed: Tokens, keys, projection) -> tuple[Tokens, dict[str, jax.Array]]:
         """The same over time, positions and time steps exchanged from here on: once, not for q, k and v and back."""
         time, *grid = normed.patches.shape[1:4]
-        # Not where positions are split over devices: that costs more. And a scan would keep the weights of both ways.
-        beside = 1 if self.scan or split("t") > 1 else groups_beside(math.prod(grid), time)
+        # Placed on a mesh, this costs more than it saves; and a scan would keep the weights of both ways.
+        beside = groups_beside(math.prod(grid), time) if only_examples() and not self.scan else 1
         if beside > 1:  # else norm's backward pass goes over the exchanged tokens three times
             normed = jax.tree.map(materialized, normed)
         line = Line("positions", False, (time, *grid))

@@ -50,6 +50,13 @@ def split(axis: str) -> int:
     return math.prod(mesh.get(name, 1) for name in ([axes] if isinstance(axes, str) else axes))
 
 
+def only_examples() -> bool:
+    """Whether nothing is split but examples, if these are: XLA then finds where activations lie, and told so it has
+    more cycles."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.empty or mesh.size == mesh.shape.get("data", 1)
+
+
 def on_each_device(attend: Callable[..., jax.Array], *heads: jax.Array) -> jax.Array:
     """Runs what the compiler cannot split, such as a kernel, on each device's examples and heads [B, ..., N, L, d]."""
     mesh = jax.sharding.get_abstract_mesh()
@@ -60,8 +67,7 @@ def on_each_device(attend: Callable[..., jax.Array], *heads: jax.Array) -> jax.A
 
 
 def _constrained(x: jax.Array, spec: list[Any]) -> jax.Array:
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    if only_examples():
         return x
     # A CLS token is one for all time steps.
     spec = [None if axes == "context" and size == 1 else axes for axes, size in zip(spec, x.shape, strict=True)]
