@@ -30,6 +30,7 @@ REQUIRES = [
 ]
 PLOTS = ["matplotlib>=3.8,<4"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.29,<2"]
+TORCH = ["torch>=2.4,<3"]
 BEAM = ["apache-beam>=2.60,<3"]
 NOTEBOOKS = ["jupytext>=1.16,<2", "nbclient>=0.11,<1", "ipykernel>=6.29,<8", *PLOTS]
 
@@ -58,7 +59,8 @@ setup(
         "docs": DOCS,
         "plots": PLOTS,
         "notebooks": NOTEBOOKS,
-        "torch": ["torch>=2.4,<3"],
+        "torch": TORCH,
+        "peers": [*TORCH, "transformers>=5,<6", "torchcodec", "decord", "opencv-python-headless"],
         "beam": BEAM,
         "tpu": ["libtpu>=0.0.20,<0.1"],
         "cuda": ["jax[cuda12]>=0.8,<0.12"],

@@ -1,6 +1,6 @@
 """Seconds of a forward pass, and of forward and backward, beside transformers on the same CPU in the same run.
 
-    pip install torch transformers && python benchmarks/against_peers.py [--rounds=10]
+    pip install -e ".[peers]" && python benchmarks/against_peers.py [--rounds=10]
 
 float32, one clip, random weights; the two take turns, and what is reported is the ratio within each round.
 results/against_peers.json. The forward pass of the factorized encoder, which transformers lacks, is timed alone.

@@ -3,7 +3,7 @@
 Every loader runs in a process of its own, bound to one core, and in each round decodes the same frames of the same
 ingested video: 32 frames, stride 2, at random starts, cropped at random to 224 x 224. The rounds of all loaders take
 turns. `bare` is the yardstick: PyAV decodes and converts the frames to RGB, without a crop, a batch or a record around
-it. Loaders that are not installed are left out; `pip install torch torchcodec decord opencv-python-headless` has them
+it. Loaders that are not installed are left out; `pip install -e ".[peers]"` has them
 all. Writes `benchmarks/results/input_pipeline.json`.
 """
 
