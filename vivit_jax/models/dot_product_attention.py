@@ -47,11 +47,10 @@ def dot_product_attention(
     after the other. No more of the weights is in memory at a time, and the backward pass computes them again. On TPUs
     the longest sequences without dropout go through a kernel.
     """
-    q = q * q.shape[-1] ** -0.5
-    drops = key is not None and rate > 0
+    q, key = q * q.shape[-1] ** -0.5, key if rate > 0 else None
     if (how.chunk or LONG - 1) < q.shape[-3]:
         out = _by_heads(partial(_long, rate=rate, key=key, how=how), q, k, v)
-    elif how.beside > 1 and not drops:
+    elif how.beside > 1 and key is None:
         alone, beside = partial(_at_once, key=None, rate=0.0, own=0), partial(side_by_side, groups=how.beside)
         out = jax.lax.platform_dependent(q, k, v, tpu=beside, default=alone)
     else:
@@ -90,7 +89,7 @@ def _at_once(q, k, v, key: jax.Array | None, rate: float, own: int) -> jax.Array
     def whole(q, k, v):
         return _weighted(dropout(_weights(q, k, own), rate, key), v)
 
-    if own or (key is not None and rate > 0):
+    if own or key is not None:
         return whole(q, k, v)
     return jax.lax.platform_dependent(q, k, v, cpu=partial(_by_heads, _in_one_loop), default=whole)
 
@@ -138,7 +137,7 @@ def _in_one_loop(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 def _long(q, k, v, rate: float, key: jax.Array | None, how: Computation) -> jax.Array:
     blockwise = partial(attend_in_blocks, key=key, rate=rate, chunk=how.chunk)
     if how.kernel == "pallas" or (how.kernel == "auto" and not how.chunk and q.shape[-2] >= LONGEST):
-        why_not = _unfit(q, key is not None and rate > 0)
+        why_not = _unfit(q, key is not None)
         if not why_not:
             return jax.lax.platform_dependent(q, k, v, tpu=splash_attention, default=blockwise)
         if how.kernel == "pallas":
