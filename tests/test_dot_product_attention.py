@@ -75,6 +75,16 @@ def test_only_tpus_attend_over_time_side_by_side():
     assert not re.search(sizes, traced(False).lower().compile().as_text())
 
 
+@pytest.mark.parametrize("name, count", [("vivit_ti16x2_fdpa", 2), ("vivit_ti16x2_fsa", 0)])
+def test_tpus_write_the_norm_once_for_six_products(name, count):
+    """Forward, and its gradient backward, in the one layer that is compiled for all."""
+    graph, params = nnx.split(make(name), nnx.Param)
+    traced = jax.jit(jax.grad(lambda params, x: nnx.merge(graph, params)(x).sum())).trace(params, video(1, 4))
+    lowered = traced.lower(lowering_platforms=("tpu",)).as_text()
+    assert lowered.count("optimization_barrier") == count
+    assert "optimization_barrier" not in traced.lower().as_text()
+
+
 def test_short_attention_in_bfloat16_has_a_softmax_in_float32():
     """Large logits, whose rounding would show."""
     q, k, v = (scale * jax.random.normal(jax.random.key(i), (1, 2, 64, 2, 8)) for i, scale in enumerate((8, 8, 1)))

@@ -109,16 +109,19 @@ def alone():
     return functools.cache(lambda case: one_step(program(case, {}, 1, **FIELDS.get(case, {}))))
 
 
-@pytest.mark.parametrize("mesh", ["data", "data + fsdp", "context"])
-def test_what_tpus_compute_otherwise_is_the_same_on_a_mesh(mesh, alone, monkeypatch):
+OTHERWISE = [("timesformer_b", mesh) for mesh in ("data", "data + fsdp", "context")] + [("vivit_ti16x2_fdpa", "all")]
+
+
+@pytest.mark.parametrize("case, mesh", OTHERWISE)
+def test_what_tpus_compute_otherwise_is_the_same_on_a_mesh(case, mesh, alone, monkeypatch):
     """Their branches, on CPUs; two positions fill a tile."""
-    expected = alone("timesformer_b")
+    expected = alone(case)
     jax.clear_caches()
     monkeypatch.setattr(
         jax.lax, "platform_dependent", lambda *args, tpu=None, default=None, **_: (tpu or default)(*args)
     )
     monkeypatch.setattr(dot_product_attention, "TILE", 16)
-    compare("timesformer_b", mesh, expected, **FIELDS["timesformer_b"])
+    compare(case, mesh, expected, **FIELDS.get(case, {}))
     jax.clear_caches()
 
 

@@ -63,6 +63,8 @@ class SelfAttention(nnx.Module):
     def _attend(self, normed: Tokens, keys, projection, lie="", beside=1) -> tuple[Tokens, dict[str, jax.Array]]:
         """Along the step's axes, or where tokens were laid otherwise, along those that they `lie` on."""
         parts, maps, (kernel, bias) = [], {}, projection
+        if len(self.step.axes) > 1:  # else TPUs normalize again for each of six products
+            normed = jax.tree.map(materialized, normed)
         for i, axes in enumerate(self.step.axes):
             # Three products: what one gives would have to be taken apart, which TPUs do slowly.
             qkv = [jax.tree.map(partial(self._heads, layer, i), normed) for layer in (self.query, self.key, self.value)]
