@@ -28,7 +28,8 @@ def test_a_step_has_not_become_dearer(name, monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     cycles = importlib.import_module("cycles")
     kept = json.loads(cycles.RESULTS.read_text())["steps"][f"{name}, two layers, on v5e"]
-    now = cycles.step(name, "v5e", 1, **cycles.SMALL)
+    with jax.default_matmul_precision("default"):  # as published, and not as other tests want it
+        now = cycles.step(name, "v5e", 1, **cycles.SMALL)
     for key in ("estimated_cycles_per_clip", "multiply_adds_per_clip"):
         assert now[key] <= 1.03 * kept[key], key
 
