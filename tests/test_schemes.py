@@ -11,6 +11,7 @@ from flax import nnx
 import naive
 from models import ALL, make, video
 from vivit_jax.models.attention import SCHEMES
+from vivit_jax.models.block import gelu
 from vivit_jax.models.tokens import Tokens, dropout
 
 DROPPING = ("vivit_ti16x2_fe", "timesformer_b")  # random masks make compiling slow
@@ -36,6 +37,18 @@ def test_block_is_its_definition(case):
         np.testing.assert_allclose(ours.patches[i], tokens, atol=1e-5)
         if cls is not None:
             np.testing.assert_allclose(ours.cls[i, 0], wanted_cls, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("bfloat16", 2**-8)])
+@pytest.mark.parametrize("tanh", [False, True])
+def test_gelu_keeps_its_input_alone(tanh, dtype, tolerance):
+    """And is what it is named, to the rounding of its dtype where it is exact."""
+    x = (3 * jax.random.normal(jax.random.key(0), (4000,))).astype(dtype)
+    out, pull = jax.vjp(lambda x: gelu(x, tanh), x)
+    assert [(kept.shape, kept.dtype) for kept in jax.tree.leaves(pull)] == [(x.shape, x.dtype)]
+    if not tanh:
+        exact = [0.5 * x * (1 + math.erf(x / math.sqrt(2))) for x in np.asarray(x, np.float64)]
+        np.testing.assert_allclose(np.asarray(out, np.float64), exact, rtol=tolerance, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", [case for case in ALL if case != "CLS in time"])
