@@ -116,9 +116,9 @@ def test_no_weights_are_written_where_no_derivative_is_asked_for():
 
 
 def test_the_longest_sequences_find_their_chunk():
-    """Of a head's weights, and of two arrays like them, there are no more than BLOCK entries, backwards too."""
+    """Of a head's weights, and of two arrays like them, there are no more than CPU_BLOCK entries, backwards too."""
     length = 9000
-    assert temporaries(gradients, length) < 3.5 * 4 * blockwise.BLOCK < 4 * length * length
+    assert temporaries(gradients, length) < 4 * 4 * blockwise.CPU_BLOCK < 4 * length * length / 4
 
 
 @pytest.mark.parametrize("chunk", [5, 16])

@@ -1,6 +1,7 @@
 """Attention over long sequences in blocks of queries, of which no more is in memory at a time."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from vivit_jax.models.softmax import row_products, row_sums
 from vivit_jax.models.tokens import dropout
 
 BLOCK = 2**24  # weights of a head that are in memory at a time on a device, where nothing else is asked for
+CPU_BLOCK = 2**22  # of which the caches of CPUs hold most, where memory does not
 
 
 def attend_in_blocks(
@@ -28,15 +30,7 @@ def attend_in_blocks(
     shape = heads[0].shape
     if math.prod(shape[1:-2]) == 1:  # of one clip; axes of size 1 cost CPUs time
         heads = [x.reshape(x.shape[0], *x.shape[-2:]) for x in heads]
-    out = cast(jax.Array, blockwise_attention(*heads, key, rate, chunk or _chunk(q, k)))
-    return _with_heads(out.reshape(shape))
-
-
-def _chunk(q: jax.Array, k: jax.Array) -> int:
-    """As many queries as make a block of weights, in blocks of one size."""
-    sequences = math.prod(q.shape[:-3]) // math.gcd(q.shape[0], split("b"))
-    blocks = -(-sequences * q.shape[-2] * k.shape[-2] // BLOCK)
-    return -(-q.shape[-2] // blocks)
+    return _with_heads(cast(jax.Array, blockwise_attention(*heads, key, rate, chunk)).reshape(shape))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -49,15 +43,39 @@ def blockwise_attention(q, k, v, key: jax.Array | None, rate: float, chunk: int)
 
 
 def _forward(q, k, v, key, rate: float, chunk: int):
+    out, log_sums = _with_chunk(partial(_attend_all, rate=rate), chunk, q, k, v, key)
+    return out, (q, k, v, key, out, log_sums)
+
+
+def _backward(rate: float, chunk: int, residuals, change):
+    q, k, v, key, out, log_sums = residuals
+    means = row_products(*(x.astype(jnp.float32) for x in (out, change)))  # of the changes of weights, by the weights
+    differentiate = partial(_differentiate_all, rate=rate)
+    return *_with_chunk(differentiate, chunk, q, k, v, key, means, log_sums, change), None
+
+
+def _with_chunk(run: Callable[..., Any], chunk: int, q, k, *arrays) -> Any:
+    """Runs it with so many queries at a time; for 0, as many as make a block of weights, in blocks of one size."""
+    if chunk:
+        return run(q, k, *arrays, chunk=chunk)
+    examples_and_groups = q.shape[1:-3] or (1,)
+    sequences = math.prod(examples_and_groups) // math.gcd(examples_and_groups[0], split("b"))
+    weights = sequences * q.shape[-2] * k.shape[-2]  # of the heads at a time, one on each device
+    on_cpu, elsewhere = (partial(run, chunk=-(-q.shape[-2] // -(-weights // size))) for size in (CPU_BLOCK, BLOCK))
+    return jax.lax.platform_dependent(q, k, *arrays, cpu=on_cpu, default=elsewhere)
+
+
+def _attend_all(q, k, v, key, rate: float, chunk: int):
+    """[H, *G, L, d] and the logarithms of the sums [H, *G, L, 1]."""
+
     def head(qkv_and_key):
         q, k, v, key = qkv_and_key
-        return jax.lax.map(
+        blocks = jax.lax.map(
             lambda xs: _attend(xs[0], xs[1], k, v, rate), (*_blocks(q, chunk=chunk), _split(key, q, chunk))
         )
+        return [_joined(x, q.shape[-2]) for x in blocks]
 
-    out, log_sums = jax.lax.map(head, (q, k, v, _split(key, q)))
-    out = jax.vmap(partial(_joined, length=q.shape[-2]))(out)
-    return out, (q, k, v, key, out, log_sums)
+    return jax.lax.map(head, (q, k, v, _split(key, q)))
 
 
 def _attend(q, key, k, v, rate: float):
@@ -70,19 +88,18 @@ def _attend(q, key, k, v, rate: float):
     return (out / sums).astype(q.dtype), most + jnp.log(sums)
 
 
-def _backward(rate: float, chunk: int, residuals, change):
-    q, k, v, key, out, log_sums = residuals
-    means = row_products(*(x.astype(jnp.float32) for x in (out, change)))  # of the changes of weights, by the weights
+def _differentiate_all(q, k, v, key, means, log_sums, change, rate: float, chunk: int):
+    """What changes in q, k and v."""
 
     def head(xs):
         q, k, v, key, means, log_sums, change = xs
         step = partial(_differentiate, k=k, v=v, rate=rate)
-        blocks = (*_blocks(q, means, change, chunk=chunk), log_sums, _split(key, q, chunk))
+        blocks = (*_blocks(q, means, change, log_sums, chunk=chunk), _split(key, q, chunk))
         zero = jnp.zeros((*k.shape[:-2], k.shape[-1], k.shape[-2]), jnp.float32)
         (dk, dv), dq = jax.lax.scan(step, (zero, zero), blocks)
         return _joined(dq, q.shape[-2]), transposed(dk).astype(k.dtype), transposed(dv).astype(v.dtype)
 
-    return *jax.lax.map(head, (q, k, v, _split(key, q), means, log_sums, change)), None
+    return jax.lax.map(head, (q, k, v, _split(key, q), means, log_sums, change))
 
 
 def _differentiate(sums, block, k, v, rate: float):
