@@ -15,6 +15,7 @@ from ml_collections import config_flags
 
 from vivit_jax import errors, use
 from vivit_jax.config import from_dict
+from vivit_jax.memory import compute_in_kept_memory
 from vivit_jax.planning import command as planning
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -64,6 +65,7 @@ def main(argv) -> None:
     from vivit_jax.evaluation.probe import probe
     from vivit_jax.training import contact_sheet, loop, processes
 
+    compute_in_kept_memory()
     if COORDINATOR.value:
         processes.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     processes.on_first("ingest", lambda: ingest.ensure(config.data))

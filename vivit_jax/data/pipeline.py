@@ -11,8 +11,9 @@ from absl import flags
 
 from vivit_jax.config import Config
 from vivit_jax.data.reading import Batch, EvaluationReader, TrainReader
-from vivit_jax.data.workers import keep_memory, start_decoding
+from vivit_jax.data.workers import start_decoding
 from vivit_jax.errors import UserError
+from vivit_jax.memory import keep_memory
 
 RESTARTS = 3  # of decoding processes that die, until a batch comes out again
 

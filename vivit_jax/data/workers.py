@@ -1,6 +1,5 @@
 """Runs a function over many inputs in processes that may crash or hang without taking the others along."""
 
-import ctypes
 import multiprocessing
 import os
 import resource
@@ -13,8 +12,9 @@ from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any
 
+from vivit_jax.memory import keep_memory
+
 MEMORY_LIMIT = 8 << 30  # bytes of address space of a process: what asks for more fails, not the machine
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _context = multiprocessing.get_context("spawn")  # forking after JAX has started threads can deadlock
 
 
@@ -32,15 +32,6 @@ def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
             pipe.send((function(item), None))
         except Exception as error:
             pipe.send((None, error))
-
-
-def keep_memory() -> None:
-    """Lets glibc keep what is freed. Records and batches are megabytes, which it would give back to the system, and
-    take again page by page, every time."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-            mallopt(parameter, (1 << 31) - 1)
 
 
 def start_decoding(*_: int) -> None:

@@ -13,6 +13,7 @@ from vivit_jax.data.video_reader import VideoReader, Views
 from vivit_jax.errors import UserError, disk_space
 from vivit_jax.figures import new_figure
 from vivit_jax.files import distinct_stems, replacing
+from vivit_jax.memory import compute_in_kept_memory
 
 if TYPE_CHECKING:  # imports JAX
     from vivit_jax.evaluation.predict import Forward
@@ -65,6 +66,7 @@ def predict_files(
             from vivit_jax.compiled import keep_compiled, user_cache
             from vivit_jax.evaluation import predict
             from vivit_jax.evaluation.timeline import draw_timeline
+        compute_in_kept_memory()
         keep_compiled(user_cache())
         checkpoint, target = open_model(source)
         found = predict.ahead(stages.timed("decode", predict.pieces(reader, videos, target.preprocessing, views)))

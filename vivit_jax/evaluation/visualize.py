@@ -20,6 +20,7 @@ from vivit_jax.evaluation.predict import ranked, spoken
 from vivit_jax.evaluation.rollout import head_maps, keep, rollout
 from vivit_jax.figures import new_figure, save
 from vivit_jax.files import distinct_stems, replacing
+from vivit_jax.memory import compute_in_kept_memory
 from vivit_jax.models.tokenizers import uniform_frames
 from vivit_jax.models.video_transformer import VideoTransformer
 
@@ -146,6 +147,7 @@ def look_at_files(source: str, videos: list[str], folder: Path, layer: int, time
       UserError: the model is no good, or, at the end, some of the videos could not be read.
     """
     new_figure(1, 1, "--mode=look")  # says at once that matplotlib is missing
+    compute_in_kept_memory()
     keep_compiled(user_cache())
     failed, names = 0, distinct_stems(videos)
     with VideoReader(time_limit) as reader:
