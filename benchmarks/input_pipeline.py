@@ -61,14 +61,14 @@ def prepare(video: Path | None, folder: Path, rounds: int) -> None:
     (folder / "video.mp4").write_bytes(split[0]["video"])
     clips: list[Any] = []
 
-    def note(video, frames, *, size, box, frame_sizes, out):
-        clips.append((frames.tolist(), box))
+    def note(video, frames, boxes, *, size, frame_sizes, out):
+        clips.append((frames.tolist(), *boxes))
         return out
 
-    decode, reading.decode = reading.decode, note
+    decode, reading.decode_crops = reading.decode_crops, note
     for _ in train_batches(split, config(str(folder / "h264"), 0), 0, (rounds + 1) * CLIPS // BATCH):
         continue
-    reading.decode = decode
+    reading.decode_crops = decode
     (folder / "clips.json").write_text(json.dumps(clips[: (rounds + 1) * CLIPS]))
 
 

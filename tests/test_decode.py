@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import videos
-from vivit_jax.data.decode import DecodeError, decode
+from vivit_jax.data import decode as decoding
+from vivit_jax.data.decode import DecodeError, decode, decode_crops
 from vivit_jax.data.transcode import transcode
 from vivit_jax.data.video_files import TranscodeError, probe
 
@@ -119,6 +120,24 @@ def test_jpeg_storage_gives_the_same_frames(tmp_path):
         decode(jpeg.video, np.array([3, 40]), frame_sizes=jpeg.frame_sizes)
     with pytest.raises(DecodeError, match="does not decode"):
         decode(bytes(len(jpeg.video)), np.array([3]), frame_sizes=jpeg.frame_sizes)
+
+
+@pytest.mark.parametrize("storage", ["h264", "jpeg"])
+def test_crops_come_from_one_decoding(tmp_path, monkeypatch, storage):
+    clip = transcode(videos.write(tmp_path / "a.mp4", num_frames=40, height=64, width=96), 48, storage)
+    wanted, boxes = np.array([7, 31, 7, 2]), [(0.0, 0.0, 40.0, 30.0), (4.0, 21.0, 40.0, 30.0), (8.0, 42.0, 40.0, 30.0)]
+    how = dict(size=(20, 15), frame_sizes=clip.frame_sizes)
+    each = [decode(clip.video, wanted, box=box, **how) for box in boxes]
+    name = "_jpeg_frames" if storage == "jpeg" else "_video_frames"
+    decoded, frames = [], getattr(decoding, name)
+
+    def counted(*arguments):
+        decoded.append(arguments)
+        return frames(*arguments)
+
+    monkeypatch.setattr(decoding, name, counted)
+    np.testing.assert_array_equal(decode_crops(clip.video, wanted, boxes, **how), each)
+    assert len(decoded) == 1 and not np.array_equal(each[0], each[1])
 
 
 @pytest.mark.parametrize("pixel_format, color_range", [("yuv420p", 1), ("yuvj420p", 2), ("rgb24", 2)])

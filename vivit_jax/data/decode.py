@@ -13,6 +13,8 @@ import av.error
 import av.filter
 import numpy as np
 
+from vivit_jax.data.sampling import Box
+
 TIME_LIMIT = 60.0  # seconds for the frames of one clip
 MAX_SIDE = 8192  # pixels
 
@@ -44,21 +46,38 @@ def decode(
     indices: np.ndarray,
     *,
     size: tuple[int, int] | None = None,
-    box: tuple[float, float, float, float] | None = None,
+    box: Box | None = None,
+    frame_sizes: Sequence[int] = (),
+) -> np.ndarray:
+    """`decode_crops` for a single box, or none: uint8 RGB [len(indices), height, width, 3].
+
+    Args:
+      size: height and width of the result, in pixels; those of the box by default.
+      box: the whole frame by default.
+    """
+    return decode_crops(video, indices, [box], size=size, frame_sizes=frame_sizes)[0]
+
+
+def decode_crops(
+    video: bytes | str | Path,
+    indices: np.ndarray,
+    boxes: Sequence[Box | None],
+    *,
+    size: tuple[int, int] | None,
     frame_sizes: Sequence[int] = (),
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Decodes some frames, from the key frame before the first of them and no further than the last.
+    """Decodes some frames once, from the key frame before the first of them and no further than the last.
 
     Args:
       video: an ingested video (constant frame rate, frame i is the i-th), or its path.
       indices: int, frame numbers in any order, with repeats.
-      size: height and width of the result, in pixels; those of the box by default.
-      box: top, left, height and width of what is kept, in pixels of the stored frame; the whole frame by default.
+      boxes: top, left, height and width of what is kept, in pixels of the stored frame; None for the whole frame.
+      size: height and width of the result, in pixels; of one box they may be None, for its own.
       frame_sizes: bytes of each frame, where `video` is JPEG frames end to end.
       out: where to write the result; new memory by default.
     Returns:
-      uint8 RGB [len(indices), height, width, 3].
+      uint8 RGB [len(boxes), len(indices), height, width, 3].
     Raises:
       DecodeError: a frame is missing, the bytes are no video, or a limit is passed.
     """
@@ -66,10 +85,11 @@ def decode(
     frames = _jpeg_frames(video, wanted, frame_sizes) if frame_sizes else _video_frames(video, wanted)
     places = {int(number): np.flatnonzero(indices == number) for number in wanted}
     try:
-        for number, pixels in _pixels(frames, places, size, box):
-            out = np.empty((len(indices), *pixels.shape), np.uint8) if out is None else out
+        for number, crops in _crops(frames, places, size, boxes):
+            out = np.empty((len(boxes), len(indices), *crops[0].shape), np.uint8) if out is None else out
             for place in places.pop(number):
-                out[place] = pixels
+                for clip, pixels in zip(out, crops, strict=True):
+                    clip[place] = pixels
     except DecodeError:
         raise
     except (av.error.FFmpegError, *_NONSENSE) as error:
@@ -102,17 +122,20 @@ def _jpeg_frames(
         yield number, frame
 
 
-def _pixels(frames: Iterator[tuple[int, Any]], wanted: Collection[int], size, box) -> Iterator[tuple[int, np.ndarray]]:
+def _crops(
+    frames: Iterator[tuple[int, Any]], wanted: Collection[int], size, boxes: Sequence[Box | None]
+) -> Iterator[tuple[int, list[np.ndarray]]]:
     """Of numbered frames those that are (still) wanted, cropped and resized, and none after the last of them."""
-    graph, deadline = None, time.monotonic() + TIME_LIMIT
+    graphs, deadline = [], time.monotonic() + TIME_LIMIT
     for number, frame in frames:
         if time.monotonic() > deadline:
             raise DecodeError("too_slow")
         if number in wanted:
-            graph = graph or picture_graph(frame, size, box)
+            graphs = graphs or [picture_graph(frame, size, box) for box in boxes]
             frame.pts, frame.time_base = number, Fraction(1, 1000)
-            graph.push(frame)
-            yield number, graph.pull().to_ndarray()
+            for graph in graphs:
+                graph.push(frame)
+            yield number, [graph.pull().to_ndarray() for graph in graphs]
         if not wanted:
             return
 

@@ -10,11 +10,11 @@ import numpy as np
 from grain.python import SharedMemoryArray
 
 from vivit_jax.data import sampling
-from vivit_jax.data.decode import FAULTS, DecodeError, decode
+from vivit_jax.data.decode import FAULTS, DecodeError, decode_crops
 from vivit_jax.sections import Data
 
 Batch = dict[str, Any]
-View = tuple[np.ndarray, sampling.Box]  # frame numbers, and what of the frames is kept
+Clip = tuple[np.ndarray, list[sampling.Box]]  # frame numbers, and what of the frames is kept: a view for each
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Reader(abc.ABC):
     part: slice  # of a batch, that this process reads
 
     @abc.abstractmethod
-    def choose(self, example: dict[str, Any], seed: int) -> list[View]:
-        """The views of a video."""
+    def choose(self, example: dict[str, Any], seed: int) -> list[Clip]:
+        """The clips of a video, each with as many crops as the others."""
 
     def views(self) -> tuple[int, ...]:
         """How many there are, as axes of the batch."""
@@ -54,9 +54,9 @@ class Reader(abc.ABC):
         try:
             if index < len(self.source):
                 example = self._record(index)
-                for (frames, box), view in zip(self.choose(example, seed), out, strict=True):
-                    sizes = example["frame_sizes"]
-                    decode(example["video"], frames, size=self.size, box=box, frame_sizes=sizes, out=view)
+                clips, sizes = self.choose(example, seed), example["frame_sizes"]
+                for (frames, boxes), views in zip(clips, out.reshape(len(clips), -1, *out.shape[1:]), strict=True):
+                    decode_crops(example["video"], frames, boxes, size=self.size, frame_sizes=sizes, out=views)
                 weight = 1
         except DecodeError as error:
             fault = 1 + list(FAULTS).index(error.fault)
@@ -93,12 +93,12 @@ class Reader(abc.ABC):
 class TrainReader(Reader):
     """One random clip, randomly cropped."""
 
-    def choose(self, example: dict[str, Any], seed: int) -> list[View]:
+    def choose(self, example: dict[str, Any], seed: int) -> list[Clip]:
         rng, data, size = np.random.default_rng(seed), self.data, (example["height"], example["width"])
         frames = sampling.random_clip(example["num_frames"], self.num_frames, *self.timing(example), rng)
         if data.crop == "jitter":
-            return [(frames, sampling.jittered_box(*size, self.size, data.crop_short_side, rng))]
-        return [(frames, sampling.random_box(*size, data.crop_area, data.crop_aspect, rng))]
+            return [(frames, [sampling.jittered_box(*size, self.size, data.crop_short_side, rng)])]
+        return [(frames, [sampling.random_box(*size, data.crop_area, data.crop_aspect, rng)])]
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,11 @@ class EvaluationReader(Reader):
     def also(self, example: dict[str, Any] | None) -> dict[str, Any]:
         return {"path": np.str_(example["path"] if example else "")}
 
-    def choose(self, example: dict[str, Any], seed: int) -> list[View]:
+    def choose(self, example: dict[str, Any], seed: int) -> list[Clip]:
         del seed
         size = example["height"], example["width"]
         boxes = sampling.view_boxes(*size, self.data.eval_resize, self.size, self.crops)
         clips = sampling.even_clips(
             example["num_frames"], self.num_frames, *self.timing(example), self.clips, self.starts
         )
-        return [(frames, box) for frames in clips for box in boxes]
+        return [(frames, boxes) for frames in clips]
