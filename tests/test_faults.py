@@ -138,6 +138,7 @@ def test_where_none_can_be_read_nothing_is_overwritten(data_dir, run_of_three, t
     with pytest.raises(UserError, match=r"no checkpoint can be read \(step 6: .*; step 4: .*; step 2: .*\)") as caught:
         loop.train(runs.config(data_dir, train__checkpoint_every=2, train__keep=3), workdir)
     assert "\n" not in str(caught.value) and saved_steps(workdir) == [2, 4, 6]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 @pytest.mark.slow

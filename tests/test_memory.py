@@ -15,7 +15,7 @@ if "keep" in sys.argv:
 import jax, jax.numpy as jnp
 step = jax.jit(lambda x: jnp.tanh(x) @ x[:, :32])
 x = jax.random.normal(jax.random.key(0), (6000, 6000))
-for _ in range(20):
+for _ in range(12):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     jax.block_until_ready(step(x))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -30,5 +30,5 @@ def page_faults(*arguments: str) -> list[int]:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
 def test_temporaries_are_kept_from_step_to_step():
     pages = 6000 * 6000 * 4 // 4096
-    assert statistics.median(page_faults()[8:]) > pages // 2  # otherwise there is nothing to keep
-    assert statistics.median(page_faults("keep")[8:]) < pages // 100
+    assert statistics.median(page_faults()[6:]) > pages // 2  # otherwise there is nothing to keep
+    assert statistics.median(page_faults("keep")[6:]) < pages // 100

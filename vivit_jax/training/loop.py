@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,9 @@ def train(config: Config, workdir: Path) -> None:
         checkpoints.close()
         print(f"{workdir} holds a finished run of {run.total_steps} steps; its results are in metrics.json")
         return
-    preemption = Preemption()
-    start, state = run.resume(checkpoints)
-    evaluator = Evaluator(config, run.graph, run.mesh, state["params"], workdir)
-    with disk_space(checkpoints.full):
+    with disk_space(checkpoints.full), closing(checkpoints), closing(Preemption()) as preemption:
+        start, state = run.resume(checkpoints)
+        evaluator = Evaluator(config, run.graph, run.mesh, state["params"], workdir)
         log = Log(workdir, start) if jax.process_index() == 0 else None
         try:
             state = _train(run, state, start, checkpoints, log, evaluator, preemption)
@@ -54,8 +54,6 @@ def train(config: Config, workdir: Path) -> None:
             checkpoints.wait()
             print(f"asked to end: {workdir} is saved at step {checkpoints.latest_step()}; start again to go on")
         finally:
-            preemption.close()
-            checkpoints.close()
             if log:
                 log.close()
 
