@@ -145,18 +145,18 @@ def kill_at(arguments, workdir, step: int) -> int:
 
 def test_killed_twice_it_ends_where_an_uninterrupted_run_ends(data_dir, tmp_path):
     """Bit for bit: parameters, optimizer and the log of every loss."""
-    flags = ("--config.train.epochs=25.0", "--config.train.checkpoint_every=4")
+    flags = ("--config.train.epochs=14.0", "--config.train.checkpoint_every=4")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert runs.run(runs.command(data_dir, whole, *flags)).returncode == 0
-    killed = [kill_at(runs.command(data_dir, broken, *flags), broken, step) for step in (2, 20)]
-    assert killed == sorted(set(killed)) and killed[-1] < 50, killed
+    killed = [kill_at(runs.command(data_dir, broken, *flags), broken, step) for step in (2, 14)]
+    assert killed == sorted(set(killed)) and killed[-1] < 28, killed
     result = runs.run(runs.command(data_dir, broken, *flags))
     assert result.returncode == 0, result.stderr
-    config = runs.config(data_dir, train__epochs=25.0, train__checkpoint_every=4)
+    config = runs.config(data_dir, train__epochs=14.0, train__checkpoint_every=4)
     assert_equal(final_state(config, whole), final_state(config, broken))
     assert runs.metrics(whole) == runs.metrics(broken)
     losses = [[(line["step"], line["train/loss"]) for line in runs.log(workdir)] for workdir in (whole, broken)]
-    assert losses[0] == losses[1] and len(losses[0]) == 50
+    assert losses[0] == losses[1] and len(losses[0]) == 28
 
 
 def test_a_full_disk_ends_a_run_with_one_line_and_keeps_the_last_good_checkpoint(data_dir, tmp_path):
