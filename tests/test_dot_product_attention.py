@@ -140,9 +140,10 @@ def test_chunks_of_queries_change_nothing(chunk):
     np.testing.assert_allclose(call(make("vivit_ti16x2", attention_chunk=chunk)), call(model), atol=1e-5)
 
 
-@pytest.mark.parametrize("chunk", [5, 33])
-def test_chunks_are_differentiated_with_what_they_dropped(chunk):
+@pytest.mark.parametrize("chunk", [0, 5, 33])
+def test_chunks_are_differentiated_with_what_they_dropped(chunk, monkeypatch):
     """Beside JAX's derivative of the same forward pass, for three heads of each of two groups, two at a time."""
+    monkeypatch.setattr(blockwise, "CPU_BLOCK", 500)  # of 2 x 33 x 33 weights: five blocks, of 7 queries
     q, k, v = jax.random.normal(jax.random.key(0), (3, 3, 2, 2, 33, 8))
 
     def gradients(attend):
@@ -156,6 +157,9 @@ def test_chunks_are_differentiated_with_what_they_dropped(chunk):
 
     for ours, theirs in zip(gradients(blockwise.blockwise_attention), gradients(forward), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    if not chunk:
+        chosen, same = (forward(q, k, v, jax.random.key(1), 0.3, chunk) for chunk in (0, 7))
+        np.testing.assert_allclose(chosen, same, atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [512, 700])
