@@ -6,8 +6,14 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-# Read when the first array is made, which is later.
-os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+# Read when the first array is made, which is later, and by the commands that tests start.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+        "--xla_cpu_use_fusion_emitters=false",  # with them, compiling takes twice as long
+    ]
+)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_default_matmul_precision", "highest")

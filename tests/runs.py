@@ -85,8 +85,7 @@ def ingest_command(source: Path, data_dir: Path, *flags: str, name: str = "mine"
 
 
 def environment(**variables: str) -> dict[str, str]:
-    fast = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    return os.environ | {"XLA_FLAGS": fast, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"} | variables
+    return os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"} | variables
 
 
 def run(arguments: list[str], variables: dict[str, str] | None = None, **kwargs) -> subprocess.CompletedProcess:
