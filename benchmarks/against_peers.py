@@ -1,9 +1,10 @@
-"""Seconds of a forward pass, and of forward and backward, beside transformers on the same CPU in the same run.
+"""Seconds of a forward pass, and of forward and backward, beside peers on the same CPU in the same run.
 
-    pip install -e ".[peers]" && python benchmarks/against_peers.py [--rounds=10]
+    pip install -e ".[peers]" && PYTHONPATH=SCENIC python benchmarks/against_peers.py [--rounds=10]
 
-float32, one clip, random weights; the two take turns, and what is reported is the ratio within each round.
-results/against_peers.json. The forward pass of the factorized encoder, which transformers lacks, is timed alone.
+SCENIC is a checkout of github.com/google-research/scenic, of which projects/vivit/model.py is imported (for that, most
+of Scenic and TensorFlow are too). float32, one clip, random weights; all take turns, and what is reported is the ratio
+within each round. results/against_peers.json.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from ml_collections import ConfigDict
 from train import RESULTS, machine
 
 import vivit_jax
@@ -29,20 +31,10 @@ from vivit_jax.memory import compute_in_kept_memory
 
 torch: Any = importlib.import_module("torch")
 transformers: Any = importlib.import_module("transformers")
+SCENIC = "scenic.projects.vivit.model"
 Run = Callable[[], Any]
 WARM_UP = 2  # rounds
-PEERS: dict[str, tuple[str, Callable[[], Any]]] = {
-    "TimeSformer-B, divided, 8 frames": (
-        "timesformer_b",
-        lambda: transformers.TimesformerForVideoClassification(transformers.TimesformerConfig(num_labels=400)),
-    ),
-    "ViViT-B, model 1, 32 frames": (
-        "vivit_b16x2",
-        lambda: transformers.VivitForVideoClassification(
-            transformers.VivitConfig(num_labels=400, attn_implementation="sdpa")
-        ),
-    ),
-}
+FORWARD, BACKWARD = "forward", "forward and backward"
 
 
 def ours(name: str, video: np.ndarray) -> dict[str, Run]:
@@ -50,19 +42,30 @@ def ours(name: str, video: np.ndarray) -> dict[str, Run]:
     graph, state = nnx.split(vivit_jax.create_model(name, 400), nnx.Param)
     params, clip = nnx.to_pure_dict(state), jnp.asarray(video)
 
-    def loss(params, clip):
-        return -jax.nn.log_softmax(nnx.merge(graph, params)(clip))[:, 0].mean()
+    return _jitted(lambda params, clip: nnx.merge(graph, params)(clip), params, clip)
 
-    forward, backward = jax.jit(lambda params, clip: nnx.merge(graph, params)(clip)), jax.jit(jax.value_and_grad(loss))
+
+def _jitted(apply: Callable[..., jax.Array], params: Any, clip: jax.Array) -> dict[str, Run]:
+    def loss(params, clip):
+        return -jax.nn.log_softmax(apply(params, clip))[:, 0].mean()
+
+    forward, backward = jax.jit(apply), jax.jit(jax.value_and_grad(loss))
     return {
-        "forward": lambda: jax.block_until_ready(forward(params, clip)),
-        "forward and backward": lambda: jax.block_until_ready(backward(params, clip)),
+        FORWARD: lambda: jax.block_until_ready(forward(params, clip)),
+        BACKWARD: lambda: jax.block_until_ready(backward(params, clip)),
     }
 
 
-def theirs(make: Callable[[], Any], video: np.ndarray) -> dict[str, Run]:
+def of_scenic(module: Any, video: np.ndarray) -> dict[str, Run]:
+    """The same of a module of Scenic."""
+    clip = jnp.asarray(video)
+    params = jax.jit(lambda key: module.init(key, clip, train=False))(jax.random.key(0))["params"]
+    return _jitted(lambda params, clip: module.apply({"params": params}, clip, train=False), params, clip)
+
+
+def of_transformers(model: Any, video: np.ndarray) -> dict[str, Run]:
     """The same of a model of transformers."""
-    model, clip = make().eval(), torch.from_numpy(video).permute(0, 1, 4, 2, 3).contiguous()
+    model, clip = model.eval(), torch.from_numpy(video).permute(0, 1, 4, 2, 3).contiguous()
     label = torch.zeros(len(video), dtype=torch.long)
 
     def forward():
@@ -73,7 +76,56 @@ def theirs(make: Callable[[], Any], video: np.ndarray) -> dict[str, Run]:
         model.zero_grad()
         torch.nn.functional.cross_entropy(model(clip).logits, label).backward()
 
-    return {"forward": forward, "forward and backward": backward}
+    return {FORWARD: forward, BACKWARD: backward}
+
+
+def timesformer() -> Any:
+    return transformers.TimesformerForVideoClassification(transformers.TimesformerConfig(num_labels=400))
+
+
+def vivit() -> Any:
+    config = transformers.VivitConfig(num_labels=400, attn_implementation="sdpa")
+    return transformers.VivitForVideoClassification(config)
+
+
+def scenic_module(module: str, attention: str, **sizes: int) -> Any:
+    """One of ViViT-B/16x2, as in the configurations of its release."""
+    return getattr(importlib.import_module(SCENIC), module)(
+        num_classes=400,
+        hidden_size=768,
+        patches=ConfigDict({"size": (16, 16, 2)}),
+        temporal_encoding_config=ConfigDict({"method": "3d_conv"}),
+        attention_config=ConfigDict({"type": attention}),
+        classifier="token",
+        **sizes,
+    )
+
+
+def scenic_joint() -> Any:
+    return scenic_module("ViViT", "spacetime", mlp_dim=3072, num_layers=12, num_heads=12)
+
+
+def scenic_factorized_encoder() -> Any:
+    spatial = dict(spatial_mlp_dim=3072, spatial_num_layers=12, spatial_num_heads=12)
+    temporal = dict(temporal_mlp_dim=3072, temporal_num_layers=4, temporal_num_heads=12)
+    return scenic_module("SpaceTimeViViT", "factorized_encoder", **spatial, **temporal)
+
+
+TITLES = {
+    "timesformer_b": "TimeSformer-B, divided, 8 frames",
+    "vivit_b16x2": "ViViT-B, model 1, 32 frames",
+    "vivit_b16x2_fe": "ViViT-B, factorized encoder, 32 frames",
+}
+# Our model, what is timed, its peers and how they are made. With Scenic's model 1 backwards the process takes 23 GB.
+TIMED: list[tuple[str, str, dict[str, Callable[[], Any]]]] = [
+    ("timesformer_b", FORWARD, {"transformers": timesformer}),
+    ("timesformer_b", BACKWARD, {"transformers": timesformer}),
+    ("vivit_b16x2", FORWARD, {"transformers": vivit, "scenic": scenic_joint}),
+    ("vivit_b16x2", BACKWARD, {"transformers": vivit}),
+    ("vivit_b16x2_fe", FORWARD, {"scenic": scenic_factorized_encoder}),
+    ("vivit_b16x2_fe", BACKWARD, {"scenic": scenic_factorized_encoder}),
+]
+RUNS = {"transformers": of_transformers, "scenic": of_scenic}
 
 
 def seconds(run: Run) -> float:
@@ -93,36 +145,34 @@ def in_turns(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
     return times
 
 
+def times_faster(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    ratio = sorted(b / a for a, b in zip(ours, theirs, strict=True))
+    return {"median": statistics.median(ratio), "lowest": ratio[0], "highest": ratio[-1]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=10)
     rounds = parser.parse_args().rounds
+    importlib.import_module(SCENIC)  # what is missing shows now, not minutes later
     compute_in_kept_memory()  # as `python -m vivit_jax.main` does; torch then keeps its memory as well
     torch.manual_seed(0)
     found: dict[str, Any] = {}
-    for title, (name, make) in PEERS.items():
+    for name, what, peers in TIMED:
         frames = vivit_jax.create_model(name, 400).config.num_frames
         video = np.random.default_rng(0).standard_normal((1, frames, 224, 224, 3)).astype(np.float32)
-        our, their = ours(name, video), theirs(make, video)
-        for what in our:
-            times = in_turns({"vivit_jax": our[what], "transformers": their[what]}, rounds)
-            ratio = sorted(b / a for a, b in zip(*times.values(), strict=True))
-            found[f"{title}, {what}"] = {
-                "median_seconds": {name: statistics.median(of) for name, of in times.items()},
-                "times_faster": {"median": statistics.median(ratio), "lowest": ratio[0], "highest": ratio[-1]},
-                "seconds": times,
-            }
-            print(title, what, json.dumps(found[f"{title}, {what}"]), flush=True)
-    video = np.random.default_rng(0).standard_normal((1, 32, 224, 224, 3)).astype(np.float32)
-    for what, run in ours("vivit_b16x2_fe", video).items():
-        times = in_turns({"vivit_jax": run}, rounds)
-        found[f"ViViT-B, factorized encoder, 32 frames, {what}"] = {
-            "median_seconds": {"vivit_jax": statistics.median(times["vivit_jax"])},
+        runs = {"vivit_jax": ours(name, video)[what]}
+        runs |= {peer: RUNS[peer](make(), video)[what] for peer, make in peers.items()}
+        times = in_turns(runs, rounds)
+        found[f"{TITLES[name]}, {what}"] = {
+            "median_seconds": {name: statistics.median(of) for name, of in times.items()},
+            "times_faster": {peer: times_faster(times["vivit_jax"], times[peer]) for peer in peers},
             "seconds": times,
         }
-    versions = {name: version(name) for name in ("torch", "transformers")} | {"torch_threads": torch.get_num_threads()}
-    facts = {"machine": machine() | versions, "rounds": rounds, "results": found}
-    (RESULTS / "against_peers.json").write_text(json.dumps(facts, indent=1) + "\n")
+        print(TITLES[name], what, json.dumps(found[f"{TITLES[name]}, {what}"]), flush=True)
+    versions = {name: version(name) for name in ("torch", "transformers")}
+    facts = {"machine": machine() | versions | {"torch_threads": torch.get_num_threads()}, "rounds": rounds}
+    (RESULTS / "against_peers.json").write_text(json.dumps(facts | {"results": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

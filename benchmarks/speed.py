@@ -32,14 +32,16 @@ def draw_estimates(axis, steps: dict[str, dict]) -> None:
 
 
 def draw_ratios(axis, results: dict[str, dict]) -> None:
-    """Times as fast as transformers on a CPU: median, lowest and highest round."""
-    rows = [(name, found["times_faster"]) for name, found in results.items() if "times_faster" in found]
+    """Times as fast as each peer on a CPU: median, lowest and highest round."""
+    rows = [
+        (f"{name} ({peer})", ratio) for name, found in results.items() for peer, ratio in found["times_faster"].items()
+    ]
     for row, (_, ratio) in enumerate(reversed(rows)):
         spread = [[ratio["median"] - ratio["lowest"]], [ratio["highest"] - ratio["median"]]]
         axis.barh(row, ratio["median"], 0.5, xerr=spread, capsize=3, color="C0")
     axis.axvline(1, color="gray", linestyle=":")
     axis.set_yticks(range(len(rows)), [name.replace(", forward", "\nforward") for name, _ in reversed(rows)])
-    axis.set(title="CPU, float32, one clip: measured", xlabel="times as fast as transformers")
+    axis.set(title="CPU, float32, one clip: measured", xlabel="times as fast as transformers or Scenic")
 
 
 def main() -> None:
