@@ -13,12 +13,10 @@ import numpy as np
 import pytest
 
 import runs
-from test_training import final_state
+from test_training import assert_equal, final_state
 from vivit_jax.checkpoints.training import saved_steps
 from vivit_jax.errors import UserError
 from vivit_jax.training import loop
-
-LONG = ("--config.train.epochs=12.0", "--config.train.checkpoint_every=1000")  # 24 steps
 
 
 def start(arguments):
@@ -43,25 +41,45 @@ def last_step(workdir: Path) -> int:
     return runs.log(workdir)[-1]["step"] if (workdir / "log.jsonl").exists() and runs.log(workdir) else 0
 
 
-def test_asked_to_end_it_saves_and_goes_on_later(data_dir, tmp_path):
-    """What comes out is what an uninterrupted run gives, bit for bit."""
-    flags = [*LONG, "--config.data.num_workers=1"]
-    process = start(runs.command(data_dir, tmp_path / "run", *flags))
-    wait_for(lambda: last_step(tmp_path / "run") >= 3, process)
+def kill_at(arguments, workdir, step: int) -> int:
+    """Starts a run and kills it when it has logged `step`; returns the last step it logged."""
+    process = subprocess.Popen(
+        arguments, cwd=runs.REPOSITORY, env=runs.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    path, deadline = workdir / "log.jsonl", time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if path.exists() and any(f'"step": {n},' in path.read_text() for n in range(step, step + 100)):
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    return int(json.loads(path.read_text().splitlines()[-1])["step"]) if path.exists() else 0
+
+
+def test_killed_twice_and_asked_to_end_it_ends_where_an_uninterrupted_run_ends(data_dir, tmp_path):
+    """Bit for bit: parameters, optimizer and the log of every loss. Asked to end, it saves first."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    changes = dict(train__epochs=30.0, train__checkpoint_every=25, data__num_workers=1)  # 60 steps
+    flags = [f"--config.{key.replace('__', '.')}={value}" for key, value in changes.items()]
+    assert runs.run(runs.command(data_dir, whole, *flags)).returncode == 0
+    killed = [kill_at(runs.command(data_dir, broken, *flags), broken, step) for step in (2, 27)]
+    assert killed == sorted(set(killed)) and killed[-1] < 60, killed
+    process = start(runs.command(data_dir, broken, *flags))
+    wait_for(lambda: saved_steps(broken) and last_step(broken) > killed[-1], process)
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     out, error = process.communicate(timeout=60)
     assert process.returncode == 0, error
     assert time.monotonic() - began < 30
     step = int(re.search(r"asked to end: .* is saved at step (\d+); start again to go on", out)[1])
-    assert 3 <= step < 24 and saved_steps(tmp_path / "run")[-1] == step
-    assert not (tmp_path / "run" / "metrics.json").exists()
-    assert runs.run(runs.command(data_dir, tmp_path / "run", *flags)).returncode == 0
-    assert runs.run(runs.command(data_dir, tmp_path / "whole", *flags)).returncode == 0
-    config = runs.config(data_dir, train__epochs=12.0, train__checkpoint_every=1000, data__num_workers=1)
-    ours, theirs = (final_state(config, tmp_path / name) for name in ("run", "whole"))
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    assert [line["step"] for line in runs.log(tmp_path / "run")] == list(range(1, 25))
+    assert killed[-1] < step < 60 and saved_steps(broken)[-1] == step and not (broken / "metrics.json").exists()
+    result = runs.run(runs.command(data_dir, broken, *flags))
+    assert result.returncode == 0, result.stderr
+    config = runs.config(data_dir, **changes)
+    assert_equal(final_state(config, whole), final_state(config, broken))
+    assert runs.metrics(whole) == runs.metrics(broken)
+    losses = [[(line["step"], line["train/loss"]) for line in runs.log(workdir)] for workdir in (whole, broken)]
+    assert losses[0] == losses[1] and len(losses[0]) == 60
 
 
 def test_asked_to_end_while_it_evaluates(data_dir, tmp_path, monkeypatch):

@@ -2,9 +2,7 @@
 
 import json
 import resource
-import signal
 import subprocess
-import time
 
 import jax
 import numpy as np
@@ -128,41 +126,10 @@ def test_batches_that_do_not_divide_are_named(data_dir, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def kill_at(arguments, workdir, step: int) -> int:
-    """Starts a run and kills it when it has logged `step`; returns the last step it logged."""
-    process = subprocess.Popen(
-        arguments, cwd=runs.REPOSITORY, env=runs.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    path, deadline = workdir / "log.jsonl", time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if path.exists() and any(f'"step": {n},' in path.read_text() for n in range(step, step + 100)):
-            break
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    return int(json.loads(path.read_text().splitlines()[-1])["step"]) if path.exists() else 0
-
-
-def test_killed_twice_it_ends_where_an_uninterrupted_run_ends(data_dir, tmp_path):
-    """Bit for bit: parameters, optimizer and the log of every loss."""
-    flags = ("--config.train.epochs=14.0", "--config.train.checkpoint_every=4")
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert runs.run(runs.command(data_dir, whole, *flags)).returncode == 0
-    killed = [kill_at(runs.command(data_dir, broken, *flags), broken, step) for step in (2, 14)]
-    assert killed == sorted(set(killed)) and killed[-1] < 28, killed
-    result = runs.run(runs.command(data_dir, broken, *flags))
-    assert result.returncode == 0, result.stderr
-    config = runs.config(data_dir, train__epochs=14.0, train__checkpoint_every=4)
-    assert_equal(final_state(config, whole), final_state(config, broken))
-    assert runs.metrics(whole) == runs.metrics(broken)
-    losses = [[(line["step"], line["train/loss"]) for line in runs.log(workdir)] for workdir in (whole, broken)]
-    assert losses[0] == losses[1] and len(losses[0]) == 28
-
-
 def test_a_full_disk_ends_a_run_with_one_line_and_keeps_the_last_good_checkpoint(data_dir, tmp_path):
     flags = ("--config.train.epochs=10.0", "--config.train.checkpoint_every=5", "--config.train.keep=100")
-    first = runs.run(runs.command(data_dir, tmp_path, *flags))
-    assert first.returncode == 0
+    whole = runs.config(data_dir, train__epochs=10.0, train__checkpoint_every=5, train__keep=100)
+    loop.train(whole, tmp_path)
     steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     for path in (tmp_path / "metrics.json", *[tmp_path / "checkpoints" / str(step) for step in steps[1:]]):
         subprocess.run(["rm", "-r", str(path)], check=True)
@@ -175,5 +142,5 @@ def test_a_full_disk_ends_a_run_with_one_line_and_keeps_the_last_good_checkpoint
         preexec_fn=small_files,
     )
     assert f"the last good checkpoint is step {steps[0]}" in runs.error_line(result)
-    again = runs.run(runs.command(data_dir, tmp_path, *flags))
-    assert again.returncode == 0 and runs.metrics(tmp_path)["step"] == 20
+    loop.train(whole, tmp_path)
+    assert runs.metrics(tmp_path)["step"] == 20
