@@ -9,6 +9,7 @@ within each round. results/against_peers.json.
 
 import argparse
 import importlib
+import importlib.util
 import json
 import os
 import statistics
@@ -24,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
-from train import RESULTS, machine
+from train import RESULTS, machine, times_faster
 
 import vivit_jax
 from vivit_jax.memory import compute_in_kept_memory
@@ -41,7 +42,6 @@ def ours(name: str, video: np.ndarray) -> dict[str, Run]:
     """Forward, and forward and backward, of the model by this name."""
     graph, state = nnx.split(vivit_jax.create_model(name, 400), nnx.Param)
     params, clip = nnx.to_pure_dict(state), jnp.asarray(video)
-
     return _jitted(lambda params, clip: nnx.merge(graph, params)(clip), params, clip)
 
 
@@ -116,7 +116,8 @@ TITLES = {
     "vivit_b16x2": "ViViT-B, model 1, 32 frames",
     "vivit_b16x2_fe": "ViViT-B, factorized encoder, 32 frames",
 }
-# Our model, what is timed, its peers and how they are made. With Scenic's model 1 backwards the process takes 23 GB.
+# Our model, what is timed, its peers and how they are made. For Scenic's model 1 backwards memory hardly suffices
+# beside the others.
 TIMED: list[tuple[str, str, dict[str, Callable[[], Any]]]] = [
     ("timesformer_b", FORWARD, {"transformers": timesformer}),
     ("timesformer_b", BACKWARD, {"transformers": timesformer}),
@@ -145,16 +146,13 @@ def in_turns(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
     return times
 
 
-def times_faster(ours: list[float], theirs: list[float]) -> dict[str, float]:
-    ratio = sorted(b / a for a, b in zip(ours, theirs, strict=True))
-    return {"median": statistics.median(ratio), "lowest": ratio[0], "highest": ratio[-1]}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=10)
     rounds = parser.parse_args().rounds
-    importlib.import_module(SCENIC)  # what is missing shows now, not minutes later
+    if importlib.util.find_spec("scenic") is None:  # shown now, not minutes later
+        raise SystemExit("scenic cannot be imported; put a checkout of github.com/google-research/scenic on PYTHONPATH")
+    importlib.import_module(SCENIC)
     compute_in_kept_memory()  # as `python -m vivit_jax.main` does; torch then keeps its memory as well
     torch.manual_seed(0)
     found: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from input_pipeline import prepare
-from train import RESULTS, machine
+from train import RESULTS, machine, times_faster
 
 from vivit_jax.data.datasets import VideoDataset
 from vivit_jax.data.decode import decode, decode_crops
@@ -46,10 +46,9 @@ def main() -> None:
                 seconds["once"].append(middle - start)
                 seconds["for each"].append(time.perf_counter() - middle)
                 np.testing.assert_array_equal(once, each)
-            ratio = sorted(b / a for a, b in zip(*seconds.values(), strict=True))
             results[storage] = {
                 "median_seconds": {name: statistics.median(of) for name, of in seconds.items()},
-                "times_faster": {"median": statistics.median(ratio), "lowest": ratio[0], "highest": ratio[-1]},
+                "times_faster": times_faster(*seconds.values()),
             }
     facts = {"machine": machine() | {"av": version("av")}, "rounds": rounds, "results": results}
     (RESULTS / "crops.json").write_text(json.dumps(facts, indent=1) + "\n")

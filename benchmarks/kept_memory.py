@@ -15,8 +15,8 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
-from against_peers import WARM_UP, Run, ours, seconds
-from train import RESULTS, machine
+from against_peers import BACKWARD, WARM_UP, Run, ours, seconds
+from train import RESULTS, machine, times_faster
 
 import vivit_jax
 from vivit_jax.memory import compute_in_kept_memory
@@ -31,7 +31,7 @@ def start(name: str, kept: bool) -> None:
         compute_in_kept_memory()
     frames = vivit_jax.create_model(name, 400).config.num_frames
     video = np.random.default_rng(0).standard_normal((1, frames, 224, 224, 3)).astype(np.float32)
-    RUNS.append(ours(name, video)["forward and backward"])
+    RUNS.append(ours(name, video)[BACKWARD])
 
 
 def measured() -> tuple[float, int, float]:
@@ -51,10 +51,9 @@ def compare(name: str, rounds: int) -> dict[str, Any]:
     for pool in pools.values():
         pool.shutdown()
     runs = {label: list(zip(*of[WARM_UP:], strict=True)) for label, of in found.items()}
-    ratio = sorted(b / a for a, b in zip(runs["kept"][0], runs["given back"][0], strict=True))
     return {
         "median_seconds": {label: statistics.median(times) for label, (times, _, _) in runs.items()},
-        "times_faster": {"median": statistics.median(ratio), "lowest": ratio[0], "highest": ratio[-1]},
+        "times_faster": times_faster(runs["kept"][0], runs["given back"][0]),
         "median_page_faults": {label: statistics.median(faults) for label, (_, faults, _) in runs.items()},
         "peak_gigabytes": {label: max(peaks) for label, (_, _, peaks) in runs.items()},
         "seconds": {label: times for label, (times, _, _) in runs.items()},

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,12 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
     }
+
+
+def times_faster(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+    """The ratio within each round of two that took turns."""
+    ratio = sorted(b / a for a, b in zip(ours, theirs, strict=True))
+    return {"median": statistics.median(ratio), "lowest": ratio[0], "highest": ratio[-1]}
 
 
 def main() -> None:
