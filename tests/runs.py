@@ -79,6 +79,11 @@ def command(data_dir: Path, workdir: Path, *flags: str) -> list[str]:
     return [sys.executable, "-m", "vivit_jax.main", f"--config={path}", f"--workdir={workdir}", *flags]
 
 
+def flags(**changes) -> list[str]:
+    """The same changes as `config` takes, for the command line."""
+    return [f"--config.{key.replace('__', '.')}={value}" for key, value in changes.items()]
+
+
 def ingest_command(source: Path, data_dir: Path, *flags: str, name: str = "mine") -> list[str]:
     program = [sys.executable, "-m", "vivit_jax.ingest"]
     return [*program, f"--source={source}", f"--name={name}", f"--data_dir={data_dir}", *flags]

@@ -43,24 +43,19 @@ def last_step(workdir: Path) -> int:
 
 def kill_at(arguments, workdir, step: int) -> int:
     """Starts a run and kills it when it has logged `step`; returns the last step it logged."""
-    process = subprocess.Popen(
-        arguments, cwd=runs.REPOSITORY, env=runs.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    path, deadline = workdir / "log.jsonl", time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if path.exists() and any(f'"step": {n},' in path.read_text() for n in range(step, step + 100)):
-            break
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    return int(json.loads(path.read_text().splitlines()[-1])["step"]) if path.exists() else 0
+    process = start(arguments)
+    wait_for(lambda: last_step(workdir) >= step, process)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    return last_step(workdir)
 
 
 def test_killed_twice_and_asked_to_end_it_ends_where_an_uninterrupted_run_ends(data_dir, tmp_path):
     """Bit for bit: parameters, optimizer and the log of every loss. Asked to end, it saves first."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     changes = dict(train__epochs=30.0, train__checkpoint_every=25, data__num_workers=1)  # 60 steps
-    flags = [f"--config.{key.replace('__', '.')}={value}" for key, value in changes.items()]
+    flags = runs.flags(**changes)
     assert runs.run(runs.command(data_dir, whole, *flags)).returncode == 0
     killed = [kill_at(runs.command(data_dir, broken, *flags), broken, step) for step in (2, 27)]
     assert killed == sorted(set(killed)) and killed[-1] < 60, killed

@@ -127,8 +127,8 @@ def test_batches_that_do_not_divide_are_named(data_dir, tmp_path):
 
 
 def test_a_full_disk_ends_a_run_with_one_line_and_keeps_the_last_good_checkpoint(data_dir, tmp_path):
-    flags = ("--config.train.epochs=10.0", "--config.train.checkpoint_every=5", "--config.train.keep=100")
-    whole = runs.config(data_dir, train__epochs=10.0, train__checkpoint_every=5, train__keep=100)
+    changes = dict(train__epochs=10.0, train__checkpoint_every=5, train__keep=100)
+    whole = runs.config(data_dir, **changes)
     loop.train(whole, tmp_path)
     steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     for path in (tmp_path / "metrics.json", *[tmp_path / "checkpoints" / str(step) for step in steps[1:]]):
@@ -138,7 +138,7 @@ def test_a_full_disk_ends_a_run_with_one_line_and_keeps_the_last_good_checkpoint
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     result = runs.run(
-        runs.command(data_dir, tmp_path, *flags),
+        runs.command(data_dir, tmp_path, *runs.flags(**changes)),
         preexec_fn=small_files,
     )
     assert f"the last good checkpoint is step {steps[0]}" in runs.error_line(result)
