@@ -199,7 +199,7 @@ def test_chunks_take_less_memory():
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 3e-2)])
 def test_softmax_in_value_and_gradient(dtype, tolerance):
-    """Beside JAX's in float32; and the sums that only TPUs take."""
+    """Beside JAX's in float32."""
     logits, weight = (3 * jax.random.normal(jax.random.key(i), (2, 3, 7, 19)) for i in range(2))
 
     def loss(function, dtype, x):
@@ -211,7 +211,3 @@ def test_softmax_in_value_and_gradient(dtype, tolerance):
     )
     for one, other in zip(ours, theirs):
         np.testing.assert_allclose(one, other, atol=10 * tolerance)
-    powers = jnp.exp(logits).astype(dtype)
-    sums, by_matmul = softmax._row_sums(powers), softmax._row_sums_by_matmul(powers)
-    assert sums.dtype == by_matmul.dtype == "float32"
-    np.testing.assert_allclose(by_matmul, sums, rtol=1e-5)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vivit_jax.models.layout import split
-from vivit_jax.models.softmax import row_products, row_sums
+from vivit_jax.models.sums import row_products, row_sums
 from vivit_jax.models.tokens import dropout
 
 BLOCK = 2**24  # weights of a head that are in memory at a time on a device, where nothing else is asked for

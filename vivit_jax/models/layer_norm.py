@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from vivit_jax.architecture import ModelConfig
 from vivit_jax.models.initializers import Keys
-from vivit_jax.models.softmax import row_products
+from vivit_jax.models.sums import column_sums, row_products, row_sums
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -51,8 +51,9 @@ def _backward(epsilon: float, residuals, change):
     along = row_products(scaled, normed) / x.shape[-1]
     # inverse * (scaled - its mean - normed * along), as a line in x for each row: fewer steps for each entry.
     slope = -inverse * inverse * along
-    dx = inverse * scaled + (slope * x.astype(jnp.float32) - (inverse * scaled.mean(-1, keepdims=True) + slope * mean))
-    return dx.astype(x.dtype), (change32 * normed).sum(axes), change32.sum(axes)
+    shift = inverse * row_sums(change, scale) / x.shape[-1] + slope * mean
+    dx = inverse * scaled + (slope * x.astype(jnp.float32) - shift)
+    return dx.astype(x.dtype), (change32 * normed).sum(axes), column_sums(change)
 
 
 normalize.defvjp(_forward, _backward)
