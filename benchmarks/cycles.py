@@ -29,15 +29,17 @@ from vivit_jax.models.video_transformer import VideoTransformer
 from vivit_jax.planning import hlo
 from vivit_jax.planning.slices import CHIPS, slice_devices
 from vivit_jax.summary import cost
+from vivit_jax.training.step import gradients
 from vivit_jax.variants import model_config, preprocessing
 
 RESULTS = Path(__file__).parent / "results" / "cycles.json"
-STEPS = {  # model: clips at a time on each chip, and the estimate for Scenic's module in millions of cycles per clip
-    "vivit_b16x2_fe": {"v5e": (2, 43.7), "v6e": (2, 24.7)},
-    "vivit_b16x2_fsa": {"v5e": (2, 51.3), "v6e": (2, 28.2)},
-    "vivit_b16x2_fdpa": {"v5e": (2, 44.1), "v6e": (2, 24.0)},
-    "vivit_b16x2": {"v5e": (1, 142.7), "v6e": (1, 66.1)},
-    "timesformer_b": {"v5e": (4, None), "v6e": (4, None)},
+STEPS = {  # model: clips on each chip, in how many parts one after another, and the estimate for as many clips of
+    # Scenic's module, in one piece, in millions of cycles per clip
+    "vivit_b16x2_fe": {"v5e": (2, 1, 43.7), "v6e": (4, 2, 24.7)},
+    "vivit_b16x2_fsa": {"v5e": (2, 1, 51.3), "v6e": (4, 2, 28.2)},
+    "vivit_b16x2_fdpa": {"v5e": (2, 1, 44.1), "v6e": (4, 2, 24.0)},
+    "vivit_b16x2": {"v5e": (1, 1, 142.7), "v6e": (2, 2, 66.1)},
+    "timesformer_b": {"v5e": (4, 1, None), "v6e": (4, 1, None)},
 }
 SCANNED = {  # for the time that compiling takes: clips at a time
     "vivit_l16x2_fe": 1,
@@ -47,8 +49,8 @@ LONG = {"ViViT-B 32 frames": 3137, "TimeSformer-L 96 frames, joint": 18817}  # t
 SMALL = {"num_layers": 2}  # what the tests compile again
 
 
-def step(name: str, chip: str, batch: int, **fields: Any) -> dict[str, Any]:
-    """Compiles one step and reads the estimate off it, per clip."""
+def step(name: str, chip: str, batch: int, parts: int = 1, **fields: Any) -> dict[str, Any]:
+    """Compiles one step, of a batch in `parts` as with `train.accumulate`, and reads the estimate off it, per clip."""
     config = model_config(name, 400, dtype="bfloat16", attention_kernel="xla", **fields)  # a kernel has no estimate
     where = SingleDeviceSharding(slice_devices(f"{chip}:2x2")[0])
     shapes = nnx.eval_shape(lambda: VideoTransformer(config, preprocessing(name, config), Keys(0)))
@@ -56,11 +58,12 @@ def step(name: str, chip: str, batch: int, **fields: Any) -> dict[str, Any]:
     optimizer = optax.sgd(0.1, 0.9)
 
     def train(params, opt_state, video, label):
-        def loss(params):
-            logits = nnx.merge(graph, params)(video.astype(jnp.float32) / 127.5 - 1)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+        def loss(params, batch, _):
+            logits = nnx.merge(graph, params)(batch["video"].astype(jnp.float32) / 127.5 - 1)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean(), ()
 
-        value, grads = jax.value_and_grad(loss)(params)
+        batch = {"video": video, "label": label}
+        (value, _), grads = gradients(loss, params, batch, jax.random.key(0), parts)
         updates, opt_state = optimizer.update(grads, opt_state)
         return optax.apply_updates(params, updates), opt_state, value
 
@@ -78,6 +81,7 @@ def step(name: str, chip: str, batch: int, **fields: Any) -> dict[str, Any]:
     peak = cast(float, facts.clock) / facts.flops  # cycles for each operation
     return {
         "batch": batch,
+        "parts": parts,
         "estimated_cycles_per_clip": round(module.cycles / batch),
         "estimated_utilization": round(6 * adds * peak * batch / module.cycles, 3),
         "multiply_adds_per_clip": adds,
@@ -103,9 +107,11 @@ def attention(length: int, kernel: str) -> dict[str, Any]:
 
 def steps() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     for name, chips in STEPS.items():
-        for chip, (batch, scenic) in chips.items():
+        for chip, (batch, parts, scenic) in chips.items():
             peer = {"scenic_cycles_per_clip": scenic and scenic * 1e6}
-            yield f"{name} on {chip}", lambda n=name, c=chip, b=batch, p=peer: step(n, c, b) | p
+            yield f"{name} on {chip}", lambda n=name, c=chip, b=batch, k=parts, p=peer: step(n, c, b, k) | p
+            if parts > 1:
+                yield f"{name} on {chip}, in one piece", lambda n=name, c=chip, b=batch, p=peer: step(n, c, b) | p
         yield f"{name}, two layers, on v5e", lambda n=name: step(n, "v5e", 1, **SMALL)
     for name, batch in SCANNED.items():
         yield f"{name}, scanned, on v5e", lambda n=name, b=batch: step(n, "v5e", b, scan=True, remat="full")
