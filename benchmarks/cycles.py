@@ -40,6 +40,7 @@ STEPS = {  # model: clips on each chip, in how many parts one after another, and
     "vivit_b16x2_fdpa": {"v5e": (2, 1, 44.1), "v6e": (4, 2, 24.0)},
     "vivit_b16x2": {"v5e": (1, 1, 142.7), "v6e": (2, 2, 66.1)},
     "timesformer_b": {"v5e": (4, 1, None), "v6e": (4, 1, None)},
+    "vivit_l16x2_fe": {"v5e": (1, 1, None)},
 }
 SCANNED = {  # for the time that compiling takes: clips at a time
     "vivit_l16x2_fe": 1,

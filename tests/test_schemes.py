@@ -99,6 +99,23 @@ def test_scan_and_remat_change_nothing(case):
             np.testing.assert_allclose(a, b, atol=1e-5 * max(1, float(jnp.abs(a).max())))
 
 
+@pytest.mark.parametrize("case", ["vivit_ti16x2_fe", "vivit_ti16x2_fsa", "timesformer_b"])
+def test_scan_keeps_no_kernel_that_it_cast(case):
+    """Loops forward give no kernel, those backward gradients of kernels in bfloat16; but for two kernels whose product
+    is taken in float32, and for the product."""
+    graph, state = nnx.split(make(case, dtype="bfloat16", scan=True))
+    step = jax.make_jaxpr(jax.grad(lambda state: jnp.sin(nnx.merge(graph, state)(video())).sum()))(state)
+    loops = [[x.aval for x in e.outvars] for e in step.eqns if e.primitive.name == "scan"]
+    half = len(loops) // 2
+    forward, backward = (
+        [x.dtype.name for loop in way for x in loop if x.shape in ((2, 24, 24), (2, 24, 32), (2, 32, 24))]
+        for way in (loops[:half], loops[half:])
+    )
+    products = 2 if case == "timesformer_b" else 0  # with what projects after attention, of each of two steps
+    assert forward == products * ["bfloat16"]
+    assert backward.count("float32") == (3 if products else 0) and backward.count("bfloat16") >= 6
+
+
 @pytest.mark.parametrize("case", ["timesformer_b", "timesformer_b_local_global", "vivit_ti16x2"])
 def test_dropout_that_drops_nothing_changes_nothing(case):
     """Two projections are one product only where nothing is dropped between them; they are the same map."""

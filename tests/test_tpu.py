@@ -19,7 +19,7 @@ from vivit_jax.variants import model_config
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
 BENCHMARKS = runs.REPOSITORY / "benchmarks"
-MODELS = ("vivit_b16x2", "vivit_b16x2_fe", "vivit_b16x2_fsa", "vivit_b16x2_fdpa", "timesformer_b")
+MODELS = ("vivit_b16x2", "vivit_b16x2_fe", "vivit_b16x2_fsa", "vivit_b16x2_fdpa", "timesformer_b", "vivit_l16x2_fe")
 
 
 @pytest.mark.parametrize("name", MODELS)

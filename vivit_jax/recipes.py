@@ -21,10 +21,10 @@ def vivit() -> Any:
 
 
 def large() -> Any:
-    """ViViT-L's factorized encoder: scanned, since it is deep."""
+    """ViViT-L's factorized encoder."""
     config = vivit()
     config.init_from = "google/vit-large-patch16-224-in21k"
-    config.model.update(name="vivit_l16x2_fe", scan=True)
+    config.model.name = "vivit_l16x2_fe"
     return config
 
 

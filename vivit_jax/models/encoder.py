@@ -84,6 +84,7 @@ class Encoder(nnx.Module):
         layer = partial(run_layer, graph=graphs[0], remat=self.config.remat, line=line, taps=taps)
         tokens = line.lay(tokens)
         if self.config.scan:
+            states = [jax.tree.map_with_path(self._computed_with, state) for state in states]
             stacked = jax.tree.map(lambda *layers: jnp.stack(layers), *states)
             keys = None if key is None else jax.random.split(key, count)
             tokens, outputs = jax.lax.scan(layer, tokens, (stacked, keys, rates))
@@ -93,6 +94,12 @@ class Encoder(nnx.Module):
             tokens, output = layer(tokens, (state, layer_key, None if rates is None else rates[i]))
             outputs.append(output)
         return line.lift(tokens), jax.tree.map(lambda *layers: jnp.stack(layers), *outputs)
+
+    def _computed_with(self, path, x: jax.Array) -> jax.Array:
+        """A parameter as its layer computes with it. If layers of a loop cast it, the backward pass would be left a copy
+        of every kernel, and gradients would be stacked in float32. What is computed with in float32 stays as it is."""
+        exact = {"norm"}.union(*({"out", "project"} for step in self.scheme.steps if step.project))
+        return x if exact & {getattr(part, "key", None) for part in path} else x.astype(self.config.dtype)
 
     def _line(self, tokens: Tokens) -> Line:
         # Clips that are split over devices by their time steps stay apart.
