@@ -96,8 +96,8 @@ class Encoder(nnx.Module):
         return line.lift(tokens), jax.tree.map(lambda *layers: jnp.stack(layers), *outputs)
 
     def _computed_with(self, path, x: jax.Array) -> jax.Array:
-        """A parameter as its layer computes with it. If layers of a loop cast it, the backward pass would be left a copy
-        of every kernel, and gradients would be stacked in float32. What is computed with in float32 stays as it is."""
+        """A parameter as its layer computes with it. If layers in a loop cast it, the backward pass would be left a
+        copy of every kernel, and gradients would be stacked in float32. What is computed with in float32 stays so."""
         exact = {"norm"}.union(*({"out", "project"} for step in self.scheme.steps if step.project))
         return x if exact & {getattr(part, "key", None) for part in path} else x.astype(self.config.dtype)
 
