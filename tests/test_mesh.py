@@ -92,14 +92,14 @@ def collectives(text: str) -> list[tuple[str, int]]:
     return found
 
 
-def compare(case: str, mesh: str, alone, **model) -> list[tuple[str, int]]:
+def compare(run, alone) -> list[tuple[str, int]]:
     """Holds a step on a mesh against that of one device; returns its collectives."""
     loss, changes, _ = alone
-    other_loss, other, text = one_step(program(case, MESHES[mesh], **model))
+    other_loss, other, text = one_step(run)
     assert max(np.abs(change).max() for change in jax.tree.leaves(changes)) > 1e-2
-    assert other_loss == pytest.approx(loss, abs=1e-5), mesh
+    assert other_loss == pytest.approx(loss, abs=1e-5)
     for a, b in zip(jax.tree.leaves(changes), jax.tree.leaves(other)):
-        np.testing.assert_allclose(a, b, atol=1e-5, err_msg=mesh)
+        np.testing.assert_allclose(a, b, atol=1e-5)
     return collectives(text)
 
 
@@ -121,7 +121,7 @@ def test_what_tpus_compute_otherwise_is_the_same_on_a_mesh(case, mesh, alone, mo
         jax.lax, "platform_dependent", lambda *args, tpu=None, default=None, **_: (tpu or default)(*args)
     )
     monkeypatch.setattr(dot_product_attention, "TILE", 16)
-    compare(case, mesh, expected, **FIELDS.get(case, {}))
+    compare(program(case, MESHES[mesh], **FIELDS.get(case, {})), expected)
     jax.clear_caches()
 
 
@@ -135,17 +135,9 @@ PAIRS = [
 @pytest.mark.parametrize("case, mesh", PAIRS)
 def test_a_step_is_the_same_on_every_mesh(case, mesh, alone):
     """Loss and new parameters are; of activations none is gathered, and time is exchanged where it is attended over."""
-    loss, changes, _ = alone(case)
     run = program(case, MESHES[mesh], **FIELDS.get(case, {}))
-    other_loss, other, text = one_step(run)
-    assert max(np.abs(change).max() for change in jax.tree.leaves(changes)) > 1e-2
-    assert other_loss == pytest.approx(loss, abs=1e-5)
-    for a, b in zip(jax.tree.leaves(changes), jax.tree.leaves(other)):
-        np.testing.assert_allclose(a, b, atol=1e-5)
-    kinds, gathered = (
-        {kind for kind, _ in collectives(text)},
-        [n for kind, n in collectives(text) if kind == "all-gather"],
-    )
+    found = compare(run, alone(case))
+    kinds, gathered = {kind for kind, _ in found}, [n for kind, n in found if kind == "all-gather"]
     assert "all-reduce" in kinds
     if mesh in ("data", "tensor") and "fdpa" not in case:
         assert kinds == {"all-reduce"}
@@ -159,6 +151,12 @@ def test_a_step_is_the_same_on_every_mesh(case, mesh, alone):
     )
     if run.config.mesh.context > 1:
         assert ("all-to-all" in kinds) == (attends or run.model.attention == "factorized_encoder")
+
+
+def test_a_scanned_step_is_the_same_on_a_mesh(alone):
+    """As unrolled on one device, with every axis split and something dropped."""
+    case = "vivit_ti16x2_fe"
+    compare(program(case, MESHES["all"], scan=True, **FIELDS[case]), alone(case))
 
 
 def test_a_run_goes_on_on_another_mesh(data_dir, tmp_path, monkeypatch):
