@@ -20,8 +20,6 @@ def fastest(config: Config, plan: Plan) -> tuple[Config, Plan]:
     for options in (parts, meshes, remats, scans):
         for change in options(config, plan):
             candidate = changed(config, change)
-            if candidate == config:
-                continue
             try:
                 other = make_plan(candidate, plan.topology, plan.step)
             except UserError as error:  # it does not divide, or the compiler fails
@@ -50,13 +48,14 @@ def meshes(config: Config, plan: Plan) -> Iterator[Change]:
 
 def remats(config: Config, plan: Plan) -> Iterator[Change]:
     """What the backward pass of training computes again."""
+    now = config.model.architecture().remat
     if plan.step == "train":
-        yield from ({"model": {"remat": policy}} for policy in ("none", "attention", "dots", "full"))
+        yield from ({"model": {"remat": policy}} for policy in ("none", "attention", "dots", "full") if policy != now)
 
 
 def scans(config: Config, plan: Plan) -> Iterator[Change]:
     """One layer in a loop, or all of them in a row."""
-    yield from ({"model": {"scan": scan}} for scan in (False, True))
+    yield {"model": {"scan": not config.model.architecture().scan}}
 
 
 def parts(config: Config, plan: Plan) -> Iterator[Change]:
