@@ -42,7 +42,7 @@ STEPS = {  # model: clips on each chip, in how many parts one after another, and
     "timesformer_b": {"v5e": (4, 1, None), "v6e": (4, 1, None)},
     "vivit_l16x2_fe": {"v5e": (1, 1, None)},
 }
-SCANNED = {  # for the time that compiling takes: clips at a time
+REMATERIALIZED = {  # everything, in a loop, for the time that compiling takes, and unrolled: clips at a time
     "vivit_l16x2_fe": 1,
     "timesformer_b": 4,
 }
@@ -114,8 +114,9 @@ def steps() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
             if parts > 1:
                 yield f"{name} on {chip}, in one piece", lambda n=name, c=chip, b=batch, p=peer: step(n, c, b) | p
         yield f"{name}, two layers, on v5e", lambda n=name: step(n, "v5e", 1, **SMALL)
-    for name, batch in SCANNED.items():
-        yield f"{name}, scanned, on v5e", lambda n=name, b=batch: step(n, "v5e", b, scan=True, remat="full")
+    for name, batch in REMATERIALIZED.items():
+        for how, scan in (("scanned", True), ("rematerialized", False)):
+            yield f"{name}, {how}, on v5e", lambda n=name, b=batch, s=scan: step(n, "v5e", b, scan=s, remat="full")
 
 
 def compile_seconds(old: dict[str, Any], new: dict[str, Any]) -> list[float]:
