@@ -56,7 +56,10 @@ def test_killed_twice_and_asked_to_end_it_ends_where_an_uninterrupted_run_ends(d
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     changes = dict(train__epochs=30.0, train__checkpoint_every=25, data__num_workers=1)  # 60 steps
     flags = runs.flags(**changes)
-    assert runs.run(runs.command(data_dir, whole, *flags)).returncode == 0
+    result = runs.run(runs.command(data_dir, whole, *flags))
+    assert result.returncode == 0, result.stderr
+    shown = re.findall(r"^step (\d+) of 60, loss \S+, top_1 \S+, clips_per_second \S+$", result.stderr, re.MULTILINE)
+    assert shown == [str(step) for step in range(1, 61)] and "\r" not in result.stderr  # not a terminal: lines
     killed = [kill_at(runs.command(data_dir, broken, *flags), broken, step) for step in (2, 27)]
     assert killed == sorted(set(killed)) and killed[-1] < 60, killed
     process = start(runs.command(data_dir, broken, *flags))

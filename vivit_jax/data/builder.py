@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
 from vivit_jax.data import clips, workers
 from vivit_jax.data.clips import Example, Job
@@ -21,6 +20,7 @@ from vivit_jax.data.datasets import HEAD, VERSION
 from vivit_jax.data.sources import Entry, Listing, check_classes, hold_out, read_source
 from vivit_jax.data.transcode import Storage
 from vivit_jax.errors import UserError
+from vivit_jax.progress import progress
 
 
 class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -162,7 +162,7 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _here(self, split: str, jobs: list[Job]) -> Iterator[tuple[str, Example]]:
         results = workers.run(clips.encode, jobs, self.num_workers, clips.TIME_LIMIT)
         self.running.enter_context(contextlib.closing(results))
-        for job, path, error in tqdm(results, desc=split, total=len(jobs), unit="video", mininterval=0.5):
+        for job, path, error in progress(results, split, len(jobs), "videos"):
             yield from clips.finish(job, path, error)
 
 

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
-from tqdm import tqdm
 
 from vivit_jax.data import workers
 from vivit_jax.data.clips import TIME_LIMIT
 from vivit_jax.data.sources import Entry, Listing, some
 from vivit_jax.data.video_files import Facts, probe
+from vivit_jax.progress import progress
 
 NUM_NAMES = 20  # printed of each kind of fault
 
@@ -25,7 +25,7 @@ def check(
     facts: dict[Entry, Facts] = {}
     broken: dict[str, str] = {}
     results = workers.run(_probe, listing.entries, num_workers, TIME_LIMIT)
-    for entry, found, error in tqdm(results, desc="check", total=len(listing.entries), unit="video", mininterval=0.5):
+    for entry, found, error in progress(results, "check", len(listing.entries), "videos"):
         if error is None:
             facts[entry] = found
         else:

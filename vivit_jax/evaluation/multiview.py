@@ -9,13 +9,13 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
-from tqdm import tqdm
 
 from vivit_jax.config import Config
 from vivit_jax.data.augment import normalize, to_float
 from vivit_jax.data.pipeline import evaluation_batches
 from vivit_jax.evaluation.scores import Scores
 from vivit_jax.evaluation.views import average_views
+from vivit_jax.progress import progress
 from vivit_jax.training.dropped import Dropped
 from vivit_jax.training.sharding import on_mesh, own_rows, replicated, state_sharding, to_devices
 from vivit_jax.training.step import count_faults
@@ -55,14 +55,8 @@ class Pass:
         size, batch_size, paths, parts = len(source), self.config.evaluation.batch_size, [], []
         rows = own_rows(self.mesh, batch_size)
         dropped = Dropped(source, self.config.data.max_bad_fraction, self.workdir, split)
-        batches = tqdm(
-            evaluation_batches(source, self.config, rows),
-            desc=split,
-            total=-(-size // batch_size),
-            disable=jax.process_index() > 0,
-            leave=False,
-        )
-        for batch in batches:
+        batches = evaluation_batches(source, self.config, rows)
+        for batch in progress(batches, split, -(-size // batch_size), "batches", silent=jax.process_index() > 0):
             paths.append(batch.pop("path"))
             parts.append(jax.device_get(self.step(params, to_devices(dropped.note(batch), self.mesh, batch_size))))
             dropped.add(parts[-1].pop("dropped"))

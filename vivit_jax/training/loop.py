@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +19,7 @@ from vivit_jax.errors import UserError, disk_space
 from vivit_jax.evaluation.evaluate import evaluate_splits
 from vivit_jax.evaluation.multiview import Evaluator
 from vivit_jax.evaluation.scores import describe
+from vivit_jax.progress import on_terminal
 from vivit_jax.training.dropped import Dropped
 from vivit_jax.training.metrics import Log
 from vivit_jax.training.preemption import Preempted, Preemption
@@ -65,7 +67,8 @@ def _train(
     evaluate_every = round(train.eval_every_epochs * run.steps_per_epoch)
     step_fn, rows = run.train_step(), own_rows(run.mesh, train.batch_size)
     source = run.dataset.source(run.config.data.train_split)
-    with tqdm(initial=start, total=total, desc="train", unit="step", disable=jax.process_index() > 0) as progress:
+    silent = jax.process_index() > 0 or not on_terminal()
+    with tqdm(initial=start, total=total, desc="train", unit=" steps", disable=silent) as progress:
         reporter = Reporter(run, checkpoints, log, progress, start)
         for done, batch in enumerate(train_batches(source, run.config, start, total, rows), start + 1):
             state, metrics = step_fn(state, to_devices(reporter.dropped.note(batch), run.mesh, train.batch_size))
@@ -114,7 +117,8 @@ class Reporter:
     def __init__(self, run: Run, checkpoints: Checkpoints, log: Log | None, progress: tqdm, start: int):
         self.run, self.checkpoints, self.log, self.progress = run, checkpoints, log, progress
         self.waiting: tuple[int, dict[str, jax.Array]] | None = None
-        self.since, self.clock = start, time.perf_counter()
+        self.since = self.seen = start
+        self.clock = time.perf_counter()
         data = run.config.data
         self.dropped = Dropped(run.dataset.source(data.train_split), data.max_bad_fraction, run.workdir, "train")
 
@@ -132,6 +136,7 @@ class Reporter:
             self.dropped.start_over()
         self.dropped.add(found.pop("dropped"))
         metrics = {name: float(value) for name, value in found.items()}
+        self.seen = step
         self.progress.update()
         if not math.isfinite(metrics["loss"]) or not math.isfinite(metrics["grad_norm"]):
             self.checkpoints.wait()
@@ -148,14 +153,18 @@ class Reporter:
         seconds = time.perf_counter() - self.clock
         metrics["clips_per_second"] = (step - self.since) * self.run.config.train.batch_size / seconds
         metrics |= {f"dropped/{name}": count for name, count in self.dropped.counts.items()}  # of this epoch
-        self.progress.set_postfix({k: f"{metrics[k]:.4g}" for k in ("loss", "top_1", "clips_per_second")})
+        shown = {name: f"{metrics[name]:.4g}" for name in ("loss", "top_1", "clips_per_second")}
+        self.progress.set_postfix(shown)
         if self.log:
             self.log.write(step, metrics, "train")
+            if not on_terminal():
+                line = ", ".join(f"{name} {value}" for name, value in shown.items())
+                print(f"step {step} of {self.run.total_steps}, {line}", file=sys.stderr, flush=True)
         self.since, self.clock = step, time.perf_counter()
 
     def restart_clock(self) -> None:
         """Leaves out of the speed what was not training."""
-        self.since, self.clock = int(self.progress.n), time.perf_counter()
+        self.since, self.clock = self.seen, time.perf_counter()
 
 
 def evaluate(config: Config, workdir: Path) -> None:
