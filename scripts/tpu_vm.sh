@@ -6,11 +6,12 @@
 #
 # ACCELERATOR: v5litepod-256 (v5e:16x16), v5p-512 (256 chips), v6e-256, ...; VERSION below is its runtime.
 # BUCKET is mounted on every host as /mnt/bucket, with Cloud Storage FUSE: the dataset is read from BUCKET/data, and the run
-# lives in BUCKET/runs/NAME. Run it again after a preemption: the run goes on from its last checkpoint.
+# lives in BUCKET/runs/NAME. Run it again after a preemption: the run goes on from its last checkpoint. LIBTPU_INIT_ARGS,
+# options of the compiler, goes to the hosts as it is set here.
 set -euo pipefail
 
 if [ $# -lt 6 ] || [ "$5" != -- ]; then
-  sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 name=$1 zone=$2 accelerator=$3 bucket=$4
@@ -47,6 +48,7 @@ everywhere "set -e
   sudo mkdir -p /mnt/bucket && sudo chown \$USER /mnt/bucket
   mountpoint -q /mnt/bucket || gcsfuse --implicit-dirs $(printf %q "$bucket") /mnt/bucket"
 
-run="python -m vivit_jax.main --coordinator=auto --workdir=/mnt/bucket/runs/$name --config.data.data_dir=/mnt/bucket/data"
+run="${LIBTPU_INIT_ARGS:+LIBTPU_INIT_ARGS=$(printf %q "$LIBTPU_INIT_ARGS") }"
+run+="python -m vivit_jax.main --coordinator=auto --workdir=/mnt/bucket/runs/$name --config.data.data_dir=/mnt/bucket/data"
 run+=" --config.data.num_workers=${WORKERS:-16}$(printf ' %q' "$@")"
 everywhere ". venv/bin/activate && cd vivit_jax && $run"

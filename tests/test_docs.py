@@ -92,7 +92,7 @@ def test_flags_are_there(page, known):
     for code in code_of(page):
         program = re.search(r"python (?:-m )?([\w./]+)", code)
         own = known.get(program[1]) if program else None
-        for flag in re.findall(r"(?<![\w-])--([a-z]\w*)(?![\w-]*\.\w)", code):
+        for flag in re.findall(r"(?<![\w-])--(?!xla_)([a-z]\w*)(?![\w-]*\.\w)", code):  # xla_: the compiler's own
             where = own | FOREIGN if own is not None else every
             assert flag in where, f"{page.name}: --{flag} in {code.strip()}"
 
@@ -166,3 +166,11 @@ def test_the_site_has_every_key_flag_and_scheme():
     )
     schemes = "\n".join(hooks.scheme_table())
     assert "| `divided` | TimeSformer T+S: time, then space | time, without CLS; space |" in schemes
+
+
+def test_the_options_of_the_compiler_are_those_that_were_tried(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    text = (ROOT / "docs" / "pods.md").read_text()
+    options = importlib.import_module("cycles").OPTIONS["v5e"]
+    given = {f"--{option}={str(value).lower()}" for option, value in options.items()}
+    assert given == set(re.findall(r"--xla_\w+=\w+", text))

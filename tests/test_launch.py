@@ -51,6 +51,12 @@ def test_a_slice_is_made_installed_and_started(launch):
     subprocess.run(["bash", "-n", "-c", calls[-2][-1].removeprefix("--command=")], check=True)
 
 
+def test_hosts_get_the_options_of_the_compiler(launch):
+    _, calls = launch(*WHERE, "--config=configs/k400_fe.py", LIBTPU_INIT_ARGS="--xla_a=true --xla_b=2")
+    words = shlex.split(calls[-1][-1].removeprefix("--command=").split("&& ")[-1])
+    assert words[:3] == ["LIBTPU_INIT_ARGS=--xla_a=true --xla_b=2", "python", "-m"]
+
+
 def test_a_slice_that_is_there_is_taken(launch):
     _, calls = launch(*WHERE, "--config=configs/k400_fe.py", THERE="1")
     assert "create" not in [call[3] for call in calls]
