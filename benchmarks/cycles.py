@@ -46,8 +46,8 @@ REMATERIALIZED = {  # everything, in a loop, for the time that compiling takes, 
     "vivit_l16x2_fe": 1,
     "timesformer_b": 4,
 }
-# Of the compiler, which leaves them off. The first three: products that follow each other in one program, and the cost of
-# programs as they will be to choose what vector memory holds; then, on v5e, room for larger programs.
+# Of the compiler, which leaves them off. The first three: products that follow each other in one program, and the cost
+# of programs as they will be to choose what vector memory holds; then, on v5e, room for larger programs.
 OPTIONS: dict[str, dict[str, Any]] = {
     "v6e": {
         "xla_tpu_enable_multi_level_output_dot_dot_fusion": True,
