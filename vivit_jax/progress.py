@@ -18,8 +18,11 @@ def on_terminal() -> bool:
 
 def progress(items: Iterable[Item], what: str, total: int, unit: str, silent: bool = False) -> Iterator[Item]:
     """Yields `items`, of which there are `total`, and says how many were asked for."""
-    if silent or on_terminal():
-        yield from tqdm(items, desc=what, total=total, unit=f" {unit}", disable=silent, leave=False, mininterval=0.5)
+    if silent:
+        yield from items
+        return
+    if on_terminal():
+        yield from tqdm(items, desc=what, total=total, unit=f" {unit}", leave=False, mininterval=0.5)
         return
     said = time.monotonic()
     for done, item in enumerate(items):

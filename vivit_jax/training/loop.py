@@ -88,7 +88,7 @@ def _train(
                 except Preempted:
                     checkpoints.save(done, state, run.data())
                     raise
-                reporter.restart_clock()
+                reporter.restart_clock(done)
     return state
 
 
@@ -117,8 +117,7 @@ class Reporter:
     def __init__(self, run: Run, checkpoints: Checkpoints, log: Log | None, progress: tqdm, start: int):
         self.run, self.checkpoints, self.log, self.progress = run, checkpoints, log, progress
         self.waiting: tuple[int, dict[str, jax.Array]] | None = None
-        self.since = self.seen = start
-        self.clock = time.perf_counter()
+        self.since, self.clock = start, time.perf_counter()
         data = run.config.data
         self.dropped = Dropped(run.dataset.source(data.train_split), data.max_bad_fraction, run.workdir, "train")
 
@@ -136,7 +135,6 @@ class Reporter:
             self.dropped.start_over()
         self.dropped.add(found.pop("dropped"))
         metrics = {name: float(value) for name, value in found.items()}
-        self.seen = step
         self.progress.update()
         if not math.isfinite(metrics["loss"]) or not math.isfinite(metrics["grad_norm"]):
             self.checkpoints.wait()
@@ -162,9 +160,9 @@ class Reporter:
                 print(f"step {step} of {self.run.total_steps}, {line}", file=sys.stderr, flush=True)
         self.since, self.clock = step, time.perf_counter()
 
-    def restart_clock(self) -> None:
+    def restart_clock(self, step: int) -> None:
         """Leaves out of the speed what was not training."""
-        self.since, self.clock = self.seen, time.perf_counter()
+        self.since, self.clock = step, time.perf_counter()
 
 
 def evaluate(config: Config, workdir: Path) -> None:
