@@ -3,6 +3,8 @@
 import json
 import resource
 import subprocess
+import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -42,6 +44,23 @@ def test_training_learns_and_writes_everything(data_dir, tmp_path, capsys):
     assert json.loads((tmp_path / "config.json").read_text())["model"]["width"] == 64
     assert list(tmp_path.glob("events.out.tfevents.*"))
     assert "on 24 videos x 1 views" in capsys.readouterr().out
+
+
+def test_an_evaluation_in_between_is_not_taken_for_slow_training(data_dir, tmp_path, monkeypatch):
+    """By a clock that it puts an hour forward."""
+    ahead, evaluate = [0.0], loop._evaluate_on_the_way
+
+    def slowly(*args):
+        evaluate(*args)
+        ahead[0] += 3600
+
+    monkeypatch.setattr(loop, "_evaluate_on_the_way", slowly)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: time.perf_counter() + ahead[0]))
+    config = runs.config(data_dir, train__epochs=3.0, train__eval_every_epochs=1.0)
+    loop.train(config, tmp_path)
+    speeds = [line["train/clips_per_second"] for line in runs.log(tmp_path)]
+    assert len(speeds) == 6 and ahead == [7200]
+    assert min(speeds) > config.train.batch_size / 600
 
 
 def test_a_finished_run_says_so_and_another_config_is_refused(data_dir, tmp_path, capsys):
