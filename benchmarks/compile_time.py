@@ -1,0 +1,62 @@
+"""How long the TPU compiler takes for a training step on one v5e chip, by which malloc it is given.
+
+    python benchmarks/compile_time.py /usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4
+
+Steps are those of cycles.py, each in a process of its own, in turns with glibc's malloc and with the library that is
+named; results/compile_time.json has every round. Compile nothing else meanwhile.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+from cycles import STEPS, step
+
+RESULTS = Path(__file__).parent / "results" / "compile_time.json"
+MODELS = ("vivit_b16x2_fe", "vivit_b16x2_fsa", "vivit_b16x2_fdpa", "vivit_b16x2", "timesformer_b")
+ROUNDS = 2
+
+
+def compile_here(name: str, library: str) -> None:
+    """Prints the seconds, in a process that was started with `library`, if any."""
+    if library and Path(library).resolve().name not in Path("/proc/self/maps").read_text():
+        sys.exit(f"{library} was not loaded")
+    batch, parts, _ = STEPS[name]["v5e"]
+    print(step(name, "v5e", batch, parts)["compile_seconds"][0])
+
+
+def seconds(name: str, library: str) -> float:
+    command = [sys.executable, __file__, name, library]
+    done = subprocess.run(command, env=os.environ | {"LD_PRELOAD": library}, stdout=subprocess.PIPE, check=True)
+    return float(done.stdout)
+
+
+def main(library: str) -> None:
+    found = {
+        "jax": jax.__version__,
+        "libtpu": version("libtpu"),
+        "cpus": os.cpu_count(),
+        "glibc": platform.libc_ver()[1],
+        "library": Path(library).resolve().name,
+        "seconds": {name: {"glibc": [], "library": []} for name in MODELS},
+    }
+    for _ in range(ROUNDS):
+        for name, rounds in found["seconds"].items():
+            rounds["glibc"].append(seconds(name, ""))
+            rounds["library"].append(seconds(name, library))
+            print(name, rounds, flush=True)
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        compile_here(*sys.argv[1:])
+    elif len(sys.argv) == 2:
+        main(sys.argv[1])
+    else:
+        sys.exit(__doc__)
