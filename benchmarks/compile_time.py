@@ -13,12 +13,12 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import jax
 from cycles import STEPS, step
+from train import RESULTS, machine, times_faster
 
-RESULTS = Path(__file__).parent / "results" / "compile_time.json"
-MODELS = ("vivit_b16x2_fe", "vivit_b16x2_fsa", "vivit_b16x2_fdpa", "vivit_b16x2", "timesformer_b")
+MODELS = [name for name in STEPS if name != "vivit_l16x2_fe"]
 ROUNDS = 2
 
 
@@ -32,25 +32,25 @@ def compile_here(name: str, library: str) -> None:
 
 def seconds(name: str, library: str) -> float:
     command = [sys.executable, __file__, name, library]
-    done = subprocess.run(command, env=os.environ | {"LD_PRELOAD": library}, stdout=subprocess.PIPE, check=True)
+    env = os.environ | {"LD_PRELOAD": library, "LIBTPU_INIT_ARGS": ""}
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True)
     return float(done.stdout)
 
 
+def report(library: str, rounds: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
+    software = {"libtpu": version("libtpu"), "glibc": platform.libc_ver()[1], "library": Path(library).resolve().name}
+    ratios = {name: times_faster(found["library"], found["glibc"]) for name, found in rounds.items()}
+    return {"machine": machine() | software, "seconds": rounds, "times_faster": ratios}
+
+
 def main(library: str) -> None:
-    found = {
-        "jax": jax.__version__,
-        "libtpu": version("libtpu"),
-        "cpus": os.cpu_count(),
-        "glibc": platform.libc_ver()[1],
-        "library": Path(library).resolve().name,
-        "seconds": {name: {"glibc": [], "library": []} for name in MODELS},
-    }
+    rounds: dict[str, dict[str, list[float]]] = {name: {"glibc": [], "library": []} for name in MODELS}
     for _ in range(ROUNDS):
-        for name, rounds in found["seconds"].items():
-            rounds["glibc"].append(seconds(name, ""))
-            rounds["library"].append(seconds(name, library))
-            print(name, rounds, flush=True)
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        for name, found in rounds.items():
+            found["glibc"].append(seconds(name, ""))
+            found["library"].append(seconds(name, library))
+            print(name, found, flush=True)
+    RESULTS.joinpath("compile_time.json").write_text(json.dumps(report(library, rounds), indent=1) + "\n")
 
 
 if __name__ == "__main__":
