@@ -6,17 +6,20 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-# Read when the first array is made, which is later, and by the commands that tests start.
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        "--xla_backend_optimization_level=0",
-        "--xla_llvm_disable_expensive_passes=true",
-        "--xla_cpu_use_fusion_emitters=false",  # with them, compiling takes twice as long
-    ]
-)
-jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_default_matmul_precision", "highest")
+if not os.environ.get("JAX_PLATFORMS", "").startswith("cuda"):  # as for tests/test_gpu.py
+    # Read when the first array is made, which is later, and by the commands that tests start.
+    os.environ["XLA_FLAGS"] = " ".join(
+        [
+            "--xla_backend_optimization_level=0",
+            "--xla_llvm_disable_expensive_passes=true",
+            "--xla_cpu_use_fusion_emitters=false",  # with them, compiling takes twice as long
+        ]
+    )
+    jax.config.update("jax_num_cpu_devices", 8)
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_default_matmul_precision", "highest")
+else:
+    os.environ["XLA_FLAGS"] = "--xla_gpu_autotune_level=0"  # which would take most of the time
 install_import_hook("vivit_jax.models", "beartype.beartype")  # shapes in signatures are checked
 
 

@@ -11,7 +11,7 @@ from flax import nnx
 import naive
 from models import ALL, make, video
 from vivit_jax.models.attention import SCHEMES
-from vivit_jax.models.block import gelu
+from vivit_jax.models.gelu import gelu
 from vivit_jax.models.tokens import Tokens, dropout
 
 DROPPING = ("vivit_ti16x2_fe", "timesformer_b")  # random masks make compiling slow

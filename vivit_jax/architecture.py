@@ -66,7 +66,7 @@ class ModelConfig:
     stochastic_depth: float = 0.0  # of the last layer; rises linearly from 0
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters are float32
     attention_chunk: int = 0  # queries that attend at a time, where a sequence is longer; 0: chosen by its length
-    attention_kernel: Literal["auto", "xla", "pallas"] = "auto"  # for long sequences on TPUs
+    attention_kernel: Literal["auto", "xla", "pallas"] = "auto"  # of long sequences on TPUs, of most on GPUs
     scan: bool = False  # one compiled layer, looped over, instead of num_layers copies
     remat: Literal["none", "full", "dots", "attention"] = "none"  # what the backward pass recomputes
 

@@ -63,10 +63,11 @@ def predict_files(
         reader.start()
         with stages("imports"):
             from vivit_jax.checkpoints.pretrained import open_model
-            from vivit_jax.compiled import keep_compiled, user_cache
+            from vivit_jax.compiled import add_biases_in_products, keep_compiled, user_cache
             from vivit_jax.evaluation import predict
             from vivit_jax.evaluation.timeline import draw_timeline
         compute_in_kept_memory()
+        add_biases_in_products()
         keep_compiled(user_cache())
         checkpoint, target = open_model(source)
         found = predict.ahead(stages.timed("decode", predict.pieces(reader, videos, target.preprocessing, views)))

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vivit_jax.architecture import ModelConfig
+from vivit_jax.models import cudnn
 from vivit_jax.models.attention import SCHEMES, Step, attend
-from vivit_jax.models.dot_product_attention import Computation, groups_beside
+from vivit_jax.models.dot_product_attention import Computation, fused, groups_beside
+from vivit_jax.models.gelu import gelu
 from vivit_jax.models.initializers import Keys, linear, tiny_normal
 from vivit_jax.models.layer_norm import layer_norm
-from vivit_jax.models.layout import materialized, only_examples, place
+from vivit_jax.models.layout import in_order, materialized, only_examples, place
 from vivit_jax.models.tokens import Line, Tokens, dropped, stochastic_depth
 
 
@@ -65,13 +67,25 @@ class SelfAttention(nnx.Module):
         parts, maps, (kernel, bias) = [], {}, projection
         if len(self.step.axes) > 1:  # else TPUs normalize again for each of six products
             normed = jax.tree.map(materialized, normed)
+        normed, count = self._filled(normed, lie or " ".join(self.step.axes), keys[0])
         for i, axes in enumerate(self.step.axes):
             # Three products: what one gives would have to be taken apart, which TPUs do slowly.
             qkv = [jax.tree.map(partial(self._heads, layer, i), normed) for layer in (self.query, self.key, self.value)]
-            how = self.how._replace(beside=beside)
+            how = self.how._replace(beside=beside, count=count)
             out, maps[axes] = attend(lie or axes, qkv, self.attention_dropout, keys[i], how)
             parts.append(jax.tree.map(partial(_joined, kernel[self._share(i)]), out))
-        return jax.tree.map(lambda *parts: sum(parts) + bias.astype(parts[0].dtype), *parts), maps
+        out = jax.tree.map(lambda *parts: sum(parts) + bias.astype(parts[0].dtype), *parts)
+        return (out._replace(patches=out.patches[:, :, :, :count]) if count else out), maps
+
+    def _filled(self, normed: Tokens, axes: str, key) -> tuple[Tokens, int]:
+        """For GPUs' kernel, with one token more where an odd number attends, and that number; 0 where nothing is to
+        be done. Queries, keys and values would have to be copied for it."""
+        (patches, cls), drops = normed, key is not None and self.attention_dropout > 0
+        examples, _, _, count, _ = patches.shape
+        last = cls is None and axes in ("space", "joint")
+        if not last or count % 2 == 0 or not fused(examples, count, self.head_width, patches.dtype, drops, self.how):
+            return normed, 0
+        return normed._replace(patches=cudnn.filled(patches, 3)), count
 
     def _attend_in_frames(self, normed: Tokens, keys, projection) -> tuple[Tokens, dict[str, jax.Array]]:
         """The same, with copies of CLS in all frames from here on, which costs TPUs less than joining them later."""
@@ -128,16 +142,6 @@ def add(tokens: Tokens, residual: Tokens) -> Tokens:
     return added._replace(cls=tokens.cls) if cls is None else added
 
 
-@partial(jax.checkpoint, prevent_cse=False, static_argnums=1)  # else a scan keeps what it is computed from three times
-def gelu(x: jax.Array, tanh: bool) -> jax.Array:
-    """x times the normal distribution's integral up to it (arXiv 1606.08415), or `tanh` for that, as ViViT has it."""
-    if tanh:
-        return jax.nn.gelu(x, approximate=True)
-    # JAX has it by erfc, with which a training step has 8% more cycles by the estimate of TPUs' compiler.
-    x32 = x.astype(jnp.float32)
-    return (x32 * (0.5 + 0.5 * jax.lax.erf(x32 * math.sqrt(0.5)))).astype(x.dtype)
-
-
 class Mlp(nnx.Module):
     """Norm and a two-layer perceptron."""
 
@@ -168,6 +172,7 @@ class Block(nnx.Module):
 
     def __call__(self, tokens: Tokens, key: jax.Array | None, drop_path) -> tuple[Tokens, dict[str, jax.Array]]:
         *keys, key_mlp = keys_of(key, len(self.attention) + 1)
+        tokens = jax.tree.map(in_order, tokens)
         seen, maps = tokens, {}
         for attention, step_key in zip(self.attention, keys, strict=True):
             residual, weights = attention(seen, step_key, drop_path)

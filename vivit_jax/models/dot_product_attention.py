@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vivit_jax.errors import UserError
+from vivit_jax.models import cudnn
 from vivit_jax.models.blockwise_attention import attend_in_blocks, products, transposed
 from vivit_jax.models.layout import split
 from vivit_jax.models.softmax import softmax, softmax_change
@@ -27,7 +28,8 @@ class Computation(NamedTuple):
     chunk: int = 0  # queries at a time
     kernel: str = "auto"  # or "xla", "pallas": for long sequences on TPUs
     remat: bool = False  # the backward pass computes the weights again
-    beside: int = 1  # groups that TPUs take as one, where these are short
+    count: int = 0  # of tokens, where the last is none and there to make their number even
+    beside: int = 1  # groups that TPUs, and GPUs' kernel, take as one, where these are short
 
 
 DEFAULT = Computation()
@@ -40,22 +42,56 @@ def dot_product_attention(
     rate: float = 0.0,
     key: jax.Array | None = None,
     how: Computation = DEFAULT,
-) -> tuple[Float[Array, "*G L N d"], Float[Array, "*G N L M"]]:
+) -> tuple[Float[Array, "*G L N d"], Float[Array, "*G N l m"]]:
     """softmax(q k' / sqrt(d)) v within each group, softmax in float32; also the weights before dropout.
 
     With fewer than `LONG` queries, all at once. Else, or with a smaller chunk, in blocks: so many queries, for one head
     after the other. No more of the weights is in memory at a time, and the backward pass computes them again. On TPUs
-    the longest sequences without dropout go through a kernel.
+    the longest sequences without dropout go through a kernel, on GPUs all but the shortest in two bytes.
     """
-    q, key = q * q.shape[-1] ** -0.5, key if rate > 0 else None
-    if (how.chunk or LONG - 1) < q.shape[-3]:
-        out = _by_heads(partial(_long, rate=rate, key=key, how=how), q, k, v)
-    elif how.beside > 1 and key is None:
-        alone, beside = partial(_at_once, key=None, rate=0.0, own=0), partial(side_by_side, groups=how.beside)
-        out = jax.lax.platform_dependent(q, k, v, tpu=beside, default=alone)
+    key, scale = key if rate > 0 else None, q.shape[-1] ** -0.5
+    tokens = [x[..., : how.count or None, :, :] for x in (q, k)]
+
+    def otherwise(q, k, v):
+        return _by_length(scale * q, k, v, rate, key, how)
+
+    if fused(q.shape[0], q.shape[-3], q.shape[-1], q.dtype, key is not None, how):
+        out = _by_cudnn(q, k, v, how, otherwise)
     else:
-        out = cast(jax.Array, _at_once(q, k, v, key, rate, 0))
-    return out, _weights(q, k)
+        out = otherwise(q, k, v)
+    return out, _weights(scale * tokens[0], tokens[1])
+
+
+def fused(examples: Any, length: int, head_width: int, dtype: Any, drops: bool, how: Computation) -> bool:
+    """Whether GPUs, if there are any, attend by a kernel. An exported program, of any number of examples, has none."""
+    wanted = isinstance(examples, int) and not drops and not how.chunk and how.kernel == "auto"
+    return wanted and (cudnn.MASKS or how.beside == 1) and cudnn.takes(length * how.beside, head_width, dtype)
+
+
+def _by_cudnn(q, k, v, how: Computation, otherwise: Callable[..., jax.Array]) -> jax.Array:
+    """On GPUs; `otherwise` where JAX computes on another device than those."""
+
+    def kernel(q, k, v):
+        if how.beside == 1:
+            return cudnn.cudnn_attention(q, k, v, how.count)
+        return _as_one(partial(cudnn.cudnn_attention, own=q.shape[-3]), how.beside, q, k, v)
+
+    @jax.checkpoint  # a loop keeps for its backward pass what either way needs
+    def default(q, k, v):
+        if not how.count:
+            return otherwise(q, k, v)
+        return cudnn.filled(otherwise(*(x[..., : how.count, :, :] for x in (q, k, v))), -3)
+
+    return jax.lax.platform_dependent(q, k, v, cuda=kernel, default=default)
+
+
+def _by_length(q, k, v, rate: float, key: jax.Array | None, how: Computation) -> jax.Array:
+    if (how.chunk or LONG - 1) < q.shape[-3]:
+        return _by_heads(partial(_long, rate=rate, key=key, how=how), q, k, v)
+    if how.beside > 1 and key is None:
+        alone, beside = partial(_at_once, key=None, rate=0.0, own=0), partial(side_by_side, groups=how.beside)
+        return jax.lax.platform_dependent(q, k, v, tpu=beside, default=alone)
+    return cast(jax.Array, _at_once(q, k, v, key, rate, 0))
 
 
 def groups_beside(count: int, length: int) -> int:
@@ -76,10 +112,13 @@ def _weights(q: jax.Array, k: jax.Array, own: int = 0) -> jax.Array:
 def side_by_side(q: jax.Array, k: jax.Array, v: jax.Array, groups: int) -> jax.Array:
     """So many groups in a row as one, which sees its own part alone: matrix units multiply as often for
     8 tokens as for 14 times 8, and vector units take rows of 128 weights for rows of 8."""
-    (*leading, count, length), heads = q.shape[:-2], q.shape[-2:]
-    shape = *leading, count // groups, groups * length, *heads
-    out = cast(jax.Array, _at_once(*(x.reshape(shape) for x in (q, k, v)), None, 0.0, length))
-    return out.reshape(q.shape)
+    return _as_one(lambda *heads: cast(jax.Array, _at_once(*heads, None, 0.0, q.shape[-3])), groups, q, k, v)
+
+
+def _as_one(attend: Callable[..., jax.Array], groups: int, *heads: jax.Array) -> jax.Array:
+    *leading, count, length, heads_of, width = heads[0].shape
+    shape = *leading, count // groups, groups * length, heads_of, width
+    return attend(*(x.reshape(shape) for x in heads)).reshape(heads[0].shape)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))

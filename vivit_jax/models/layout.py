@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import PartitionSpec as P
 
 MESH_AXES: dict[str, Any] = {"b": ("data", "fsdp"), "t": "context", "n": "tensor", "m": "tensor"}
@@ -26,6 +27,29 @@ def place(x: jax.Array, axes: str) -> jax.Array:
 def materialized(x: jax.Array) -> jax.Array:
     """`x`, and in the backward pass its gradient, which TPUs write to memory as they are before they go on."""
     return jax.lax.platform_dependent(x, tpu=jax.lax.optimization_barrier, default=lambda x: x)
+
+
+def again(x: jax.Array) -> jax.Array:
+    """`x` as the backward pass has it, from which GPUs compute again what the forward pass had computed from it: that
+    takes them less time than to write it, and to read it."""
+    return jax.lax.platform_dependent(x, cuda=jax.lax.optimization_barrier, default=lambda x: x)
+
+
+@jax.custom_vjp
+def in_order(x: jax.Array) -> jax.Array:
+    """`x`; where there is a gradient, GPUs lay out both in the order of their axes. Left to XLA, tokens may lie with
+    examples innermost, as the gradient of their positions would have them, and every product transposes them."""
+    return x
+
+
+def _in_order(x: jax.Array) -> jax.Array:
+    def constrained(x):
+        return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+
+    return jax.lax.platform_dependent(x, cuda=constrained, default=lambda x: x)
+
+
+in_order.defvjp(lambda x: (_in_order(x), None), lambda _, change: (_in_order(change),))
 
 
 def place_groups(x: jax.Array, axes: str) -> jax.Array:

@@ -1,0 +1,135 @@
+"""What GPUs compute otherwise, on CPUs: the kernel's part by XLA. tests/test_gpu.py has the kernel itself."""
+
+import os
+from contextlib import nullcontext
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import export
+
+from models import make, video
+from vivit_jax.compiled import add_biases_in_products
+from vivit_jax.models import cudnn, gelu
+from vivit_jax.models.dot_product_attention import Computation, fused
+from vivit_jax.sections import Mesh
+from vivit_jax.training.sharding import make_mesh
+from vivit_jax.variants import model_config
+
+by_xla = partial(cudnn.cudnn_attention, implementation="xla")
+
+
+def defined(q, k, v, count, own):
+    logits = jnp.einsum("...lnd,...mnd->...nlm", q / q.shape[-1] ** 0.5, k)
+    if count:
+        logits = logits.at[..., count:].set(-jnp.inf)
+    if own:
+        part = jnp.arange(q.shape[-3]) // own
+        logits = jnp.where(part[:, None] == part, logits, -jnp.inf)
+    return jnp.einsum("...nlm,...mnd->...lnd", jax.nn.softmax(logits), v)
+
+
+@pytest.mark.parametrize("length, count, own", [(12, 0, 0), (13, 0, 0), (14, 13, 0), (12, 0, 4)])
+@pytest.mark.parametrize("split", [False, True])
+def test_attention_of_all_or_of_some(length, count, own, split):
+    """In value and gradients, of an odd number too, and with examples on two devices."""
+    *heads, change = jax.random.normal(jax.random.key(0), (4, 2, 3, length, 2, 8))
+
+    def value_and_gradients(attend):
+        out, pull = jax.vjp(attend, *heads)
+        return out, *pull(change)
+
+    mesh = make_mesh(Mesh(data=2), 2, model_config("vivit_b16x2", 10), jax.devices()[:2])
+    with jax.set_mesh(mesh) if split else nullcontext():
+        ours = jax.jit(lambda: value_and_gradients(partial(by_xla, count=count, own=own)))()
+    theirs = value_and_gradients(partial(defined, count=count, own=own))
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+@pytest.mark.parametrize(
+    "name, size, call",
+    [
+        ("vivit_ti16x2", 32, (33, 0)),  # 2 x 16 tubelets, and CLS
+        ("vivit_ti16x2_fe", 32, (17, 0)),
+        ("vivit_ti16x2_fdpa", 32, (0, 0)),
+        ("timesformer_b", 64, (0, 4)),  # 32 positions of 4 time steps beside each other
+    ],
+)
+def test_models_are_the_same(name, size, call, on_gpu, monkeypatch):
+    """Logits and gradients as GPUs compute them, and as CPUs do beside GPUs."""
+
+    def value_and_gradients():
+        graph, params = nnx.split(make(name, image_size=size), nnx.Param)
+        run = jax.jit(jax.value_and_grad(lambda params, x: jnp.sin(nnx.merge(graph, params)(x)).sum()))
+        jax.clear_caches()  # of layers that were traced before
+        return run(params, video(2, 4, size, size))
+
+    def choose(*args, default, cuda=None, **others):
+        return (cuda if cuda and on_gpu else others.get("cpu", default))(*args)
+
+    def attention(q, k, v, count=0, own=0):
+        taken.append((count, own))
+        return by_xla(q, k, v, count, own)
+
+    plain, taken = value_and_gradients(), []
+    monkeypatch.setattr(jax.lax, "platform_dependent", choose)
+    monkeypatch.setattr(cudnn, "cudnn_attention", attention)
+    monkeypatch.setattr(cudnn, "takes", lambda length, head_width, dtype: True)
+    monkeypatch.setattr(cudnn, "MASKS", True)
+    ours = value_and_gradients()
+    jax.clear_caches()
+    assert (call in taken) == on_gpu
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5 * max(1, np.abs(other).max()))
+
+
+def test_where_the_kernel_is_not_taken(monkeypatch):
+    """There is none here; else by examples, length, width, dtype, dropout, and what a config asks for."""
+    half, how = jnp.bfloat16, Computation()
+    assert not fused(2, 64, 64, half, False, how)
+    monkeypatch.setattr(cudnn, "_is_there", lambda: True)
+    monkeypatch.setattr(cudnn, "MASKS", False)
+    assert fused(2, 64, 64, half, False, how)
+    (any_number,) = export.symbolic_shape("B")
+    assert not fused(any_number, 64, 64, half, False, how)
+    assert not fused(2, 63, 64, half, False, how)
+    assert not fused(2, 64, 136, half, False, how)
+    assert not fused(2, 64, 64, jnp.float32, False, how)
+    assert not fused(2, 64, 64, half, True, how)
+    assert not fused(2, 64, 64, half, False, how._replace(kernel="xla"))
+    assert not fused(2, 64, 64, half, False, how._replace(chunk=32))
+    assert not fused(2, 8, 64, half, False, how._replace(beside=14))
+    monkeypatch.setattr(cudnn, "MASKS", True)
+    assert fused(2, 8, 64, half, False, how._replace(beside=14))
+
+
+def test_only_gpus_compute_again_and_lay_out():
+    """The nonlinearity has a barrier for them, and a model its layout."""
+
+    def lowered(platform):
+        graph, params = nnx.split(make("timesformer_b_joint"), nnx.Param)
+        traced = jax.jit(jax.grad(lambda params, x: nnx.merge(graph, params)(x).sum())).trace(params, video())
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+    on = {platform: lowered(platform) for platform in ("cpu", "tpu", "cuda")}
+    assert [name for name, text in on.items() if "optimization_barrier" in text] == ["cuda"]
+    assert [name for name, text in on.items() if "LayoutConstraint" in text] == ["cuda"]
+    assert [name for name, text in on.items() if "convolution" in text] == ["cpu", "tpu"]
+    x = jnp.linspace(-3, 3, 50)
+    for tanh in (True, False):
+        theirs = jax.vmap(jax.grad(lambda x, tanh=tanh: jax.nn.gelu(x, approximate=tanh)))(x)
+        np.testing.assert_allclose(jax.vmap(jax.grad(lambda x, tanh=tanh: gelu.gelu(x, tanh)))(x), theirs, atol=1e-6)
+
+
+def test_biases_are_added_in_products_unless_told_otherwise(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=there")
+    add_biases_in_products()
+    assert os.environ["XLA_FLAGS"] == "--xla_dump_to=there --xla_gpu_enable_triton_gemm=false"
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=true")
+    add_biases_in_products()
+    assert os.environ["XLA_FLAGS"] == "--xla_gpu_enable_triton_gemm=true"
