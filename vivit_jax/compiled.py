@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-import jax
-
 
 def keep_compiled(folder: Path) -> None:
     """In `folder`, unless JAX was told of another place: the next start is sooner."""
+    import jax
+
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
 
