@@ -1,6 +1,8 @@
 """What GPUs compute otherwise, on CPUs: the kernel's part by XLA. tests/test_gpu.py has the kernel itself."""
 
 import os
+import subprocess
+import sys
 from contextlib import nullcontext
 from functools import partial
 
@@ -11,6 +13,7 @@ import pytest
 from flax import nnx
 from jax import export
 
+import runs
 from models import make, video
 from vivit_jax.compiled import add_biases_in_products
 from vivit_jax.models import cudnn, gelu
@@ -133,3 +136,23 @@ def test_biases_are_added_in_products_unless_told_otherwise(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=true")
     add_biases_in_products()
     assert os.environ["XLA_FLAGS"] == "--xla_gpu_enable_triton_gemm=true"
+
+
+@pytest.mark.parametrize("mode", ["train", "predict", "look"])
+def test_commands_have_biases_added_in_products(mode, tmp_path):
+    """Before they compute anything: here they end when they ask for it."""
+    (tmp_path / "clip.mp4").touch()
+    trains = ["--config=configs/demo.py", f"--workdir={tmp_path / 'run'}"]
+    uses = [f"--input={tmp_path / 'clip.mp4'}", f"--checkpoint={tmp_path}", f"--output={tmp_path / 'out'}"]
+    program = f"""
+import os, sys
+from vivit_jax import compiled, errors
+compiled.add_biases_in_products = lambda: os._exit(7)
+from vivit_jax import main
+sys.argv[1:] = {["--mode=" + mode, *(trains if mode == "train" else uses)]}
+errors.run(main.main)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=runs.REPOSITORY, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 7, done.stderr

@@ -42,7 +42,7 @@ def test_the_kernel_is_attention(length):
 
 @pytest.mark.parametrize("case", ALL)
 def test_models_are_the_same_on_gpus(case):
-    """Logits and gradients, in float32 beside CPUs', and in bfloat16 with the kernel."""
+    """In gradients, those in float32 beside CPUs', and in bfloat16 with the kernel."""
     clips = video(2, 4, 64, 64)
 
     def value_and_gradients(device, **more):
