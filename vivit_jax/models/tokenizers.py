@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from vivit_jax.architecture import ModelConfig
 from vivit_jax.models.initializers import Keys, tubelet_kernel
+from vivit_jax.models.layout import split
 
 
 def uniform_frames(frames: int, count: int) -> np.ndarray:
@@ -40,12 +41,16 @@ class TubeletEmbedding(nnx.Module):
 
 def _by_convolution(video: jax.Array, kernel: jax.Array) -> jax.Array:
     """With a row of pixels as patches of w * c numbers, so that the window is no wider than one: TPUs multiply these
-    fastest. Laid out as rows of tubelets first, it would take them longer than their product."""
+    fastest. Laid out as rows of tubelets first, it would take them longer than their product. Time steps are examples,
+    unless devices share them out: a window that moves along time too takes the compiler three times as long."""
     t, h, w, c, width = kernel.shape
-    rows = rearrange(video, "b t h (W w) c -> b t h W (w c)", w=w)
-    kernel = kernel.reshape(t, h, 1, w * c, width)
+    steps = 1 if split("t") > 1 else video.shape[1] // t
+    rows = rearrange(video, "b (T t) h (W w) c -> (b T) t h W (w c)", T=steps, w=w)
     layout = ("NDHWC", "DHWIO", "NDHWC")
-    return jax.lax.conv_general_dilated(rows, kernel, (t, h, 1), "VALID", dimension_numbers=layout)
+    tokens = jax.lax.conv_general_dilated(
+        rows, kernel.reshape(t, h, 1, w * c, width), (t, h, 1), "VALID", dimension_numbers=layout
+    )
+    return rearrange(tokens, "(b T) t h W d -> b (T t) h W d", T=steps)
 
 
 def _by_product(video: jax.Array, kernel: jax.Array) -> jax.Array:
