@@ -42,7 +42,7 @@ class TubeletEmbedding(nnx.Module):
 def _by_convolution(video: jax.Array, kernel: jax.Array) -> jax.Array:
     """With a row of pixels as patches of w * c numbers, so that the window is no wider than one: TPUs multiply these
     fastest. Laid out as rows of tubelets first, it would take them longer than their product. Time steps are examples,
-    unless devices share them out: a window that moves along time too takes the compiler three times as long."""
+    unless devices share them out: a window that moves along time too takes the compiler longer, for more cycles."""
     t, h, w, c, width = kernel.shape
     steps = 1 if split("t") > 1 else video.shape[1] // t
     rows = rearrange(video, "b (T t) h (W w) c -> (b T) t h W (w c)", T=steps, w=w)
