@@ -151,6 +151,7 @@ def compile_seconds(old: dict[str, Any], new: dict[str, Any]) -> list[float]:
 
 
 def measured(name: str) -> dict[str, Any]:
+    """By its name, which another process can be sent; functions cannot."""
     return dict(steps())[name]()
 
 
