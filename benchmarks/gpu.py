@@ -3,9 +3,10 @@
     pip install -e ".[cuda,peers]" && python benchmarks/gpu.py [--rounds=10] [--small] [WHAT ...]
 
 WHAT is part of a row's name, as TimeSformer; other rows keep what they had. Each at the batch that it is fastest with;
-transformers with torch.compile and, where it has it, sdpa. Forward passes from floats, with transformers' weights in
-bfloat16. Training steps: forward, backward and SGD with momentum on weights in float32, by autocast in transformers.
-All take turns, and what is reported is the ratio within each round. results/gpu.json. With --small, tiny models on any
+transformers as it is and by torch.compile, with sdpa where it has it. Forward passes from floats, with transformers'
+weights in bfloat16. Training steps: forward, backward and SGD with momentum on weights in float32, by autocast in
+transformers. A round is a second of steps that follow each other without a look at their results, as in training. All
+take turns, and what is reported is the ratio within each round. results/gpu.json. With --small, tiny models on any
 device, to try this script.
 """
 
@@ -13,17 +14,17 @@ import argparse
 import json
 import os
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs memory too
+os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")  # the other half is torch's
 
 import jax
 import jax.numpy as jnp
 import optax
+from contest import Run, fastest
 from flax import nnx
 from on_torch import device, theirs, torch
 from train import RESULTS, machine, times_faster
@@ -35,23 +36,27 @@ from vivit_jax.models.video_transformer import VideoTransformer
 from vivit_jax.summary import cost
 from vivit_jax.variants import model_config, preprocessing
 
-Run = Callable[[int], None]  # so many times, and waits for the last
 PEAK = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12}  # dense bfloat16 operations a second, as sold
 FORWARD, TRAIN = "forward", "training step"
-MODELS: dict[str, tuple[str, dict[str, Any], tuple[int, ...], str | None]] = {
+EAGER, COMPILED = "transformers", "transformers, compiled"
+MODELS: dict[str, tuple[str, dict[str, Any], dict[str, tuple[int, ...]], str | None]] = {
     # model, what is otherwise, batches, and transformers' classes
-    "ViViT-B, factorized encoder, 32 frames": ("vivit_b16x2_fe", {}, (16, 32), None),
-    "ViViT-B, model 1, 32 frames": ("vivit_b16x2", {}, (16, 32), "Vivit"),
-    "TimeSformer-B, divided, 8 frames": ("timesformer_b", {}, (32, 64), "Timesformer"),
+    "ViViT-B, factorized encoder, 32 frames": ("vivit_b16x2_fe", {}, {FORWARD: (16, 32), TRAIN: (32, 64)}, None),
+    "ViViT-B, model 1, 32 frames": ("vivit_b16x2", {}, {FORWARD: (16, 32), TRAIN: (16, 32)}, "Vivit"),
+    "TimeSformer-B, divided, 8 frames": (
+        "timesformer_b",
+        {},
+        {FORWARD: (32, 64), TRAIN: (32, 64)},
+        "Timesformer",
+    ),
     "ViViT-B, factorized encoder, 32 frames, XLA's attention": (
         "vivit_b16x2_fe",
         {"attention_kernel": "xla"},
-        (16,),
+        {FORWARD: (32,), TRAIN: (32,)},
         None,
     ),
 }
 SMALL = dict(image_size=32, num_frames=8, width=64, num_heads=2, mlp_dim=64, num_layers=2)
-CALLS = {FORWARD: 4, TRAIN: 2}  # in a round
 
 
 def ours(title: str, what: str, batch: int, fields: dict[str, Any]) -> tuple[Callable[[], Callable[[], Run]], int]:
@@ -105,55 +110,34 @@ def weights(config: ModelConfig, name: str) -> dict[str, Any]:
     return nnx.to_pure_dict(nnx.split(VideoTransformer(config, preprocessing(name, config), Keys(0)))[1])
 
 
-def seconds(run: Run, what: str) -> float:
-    began = time.perf_counter()
-    run(CALLS[what])
-    return (time.perf_counter() - began) / CALLS[what]
-
-
-def fastest(candidates: dict[int, Callable[[], Run]], what: str) -> tuple[int, dict[int, float]]:
-    """The batch with the most clips per second, and those of all that memory suffices for."""
-    found = {}
-    for batch, make in candidates.items():
-        try:
-            run = make()
-            run(2)
-            found[batch] = batch / min(seconds(run, what) for _ in range(2))
-        except (jax.errors.JaxRuntimeError, torch.cuda.OutOfMemoryError) as error:
-            print(f"{batch} clips: {str(error).splitlines()[0][:120]}", flush=True)
-        run = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-    return max(found, key=lambda batch: found[batch]), found
-
-
-def compare(title: str, what: str, programs: dict[int, Callable[[], Run]], adds: int, rounds: int, fields) -> dict:
-    """One row of the results."""
-    _, _, batches, kind = MODELS[title]
-    batch, speeds = fastest(programs, what)
-    runs, sizes, swept = {"vivit_jax": programs[batch]()}, {"vivit_jax": batch}, {"vivit_jax": speeds}
+def contestants(title: str, what: str, programs: dict[int, Callable[[], Run]], small: bool):
+    """By name, and the clips per second of each at the batches that were tried."""
+    kind = MODELS[title][3]
+    found = {"vivit_jax": fastest(programs)}
     if kind:
-        eager = {b: partial(theirs, kind, what == TRAIN, b, bool(fields), compiled=False) for b in batches}
-        sizes["transformers"], swept["transformers, eager"] = fastest(eager, what)
-        runs["transformers"] = theirs(kind, what == TRAIN, sizes["transformers"], bool(fields), compiled=True)
-    times: dict[str, list[float]] = {peer: [] for peer in runs}
-    for peer in list(runs):
-        try:
-            runs[peer](CALLS[what])  # which compiles
-        except torch.cuda.OutOfMemoryError as error:
-            print(f"{peer}: {str(error).splitlines()[0][:120]}", flush=True)
-            del runs[peer], times[peer]
+        of = partial(theirs, kind, what == TRAIN, small=small)
+        found[EAGER] = fastest({batch: partial(of, batch, compiled=False) for batch in programs})
+        order = sorted(found[EAGER][1], key=found[EAGER][1].__getitem__, reverse=True)
+        found[COMPILED] = fastest({batch: partial(of, batch, compiled=True) for batch in order}, first=True)
+    return {name: best for name, (best, _) in found.items() if best}, {name: all_ for name, (_, all_) in found.items()}
+
+
+def compare(title: str, what: str, programs: dict[int, Callable[[], Run]], adds: int, rounds: int, small: bool) -> dict:
+    """One row of the results."""
+    peers, swept = contestants(title, what, programs, small)
+    times: dict[str, list[float]] = {peer: [] for peer in peers}
     for _ in range(rounds):
-        for peer, run in runs.items():
-            times[peer].append(seconds(run, what) / sizes[peer])
+        for peer, one in peers.items():
+            times[peer].append(one.seconds())
     operations = (2 if what == FORWARD else 6) * adds / statistics.median(times["vivit_jax"])
     peak = PEAK.get(jax.devices()[0].device_kind)
     return {
-        "batch": sizes,
+        "batch": {peer: one.batch for peer, one in peers.items()},
+        "steps_in_a_round": {peer: one.calls for peer, one in peers.items()},
         "clips_per_second": {peer: 1 / statistics.median(of) for peer, of in times.items()},
         "operations_per_second": operations,
         "utilization": peak and operations / peak,
-        "times_faster": {peer: times_faster(times["vivit_jax"], times[peer]) for peer in list(runs)[1:]},
+        "times_faster": {peer: times_faster(times["vivit_jax"], times[peer]) for peer in list(peers)[1:]},
         "seconds_per_clip": times,
         "clips_per_second_by_batch": swept,
     }
@@ -178,15 +162,15 @@ def main() -> None:
         raise SystemExit("there is no GPU; --small tries this script without")
     torch.set_float32_matmul_precision("high")
     wanted, to = list(rows(arguments.what)), RESULTS / "gpu.json"
-    lowered = {(*row, batch): ours(*row, batch, fields) for row in wanted for batch in MODELS[row[0]][2]}
+    lowered = {(*row, batch): ours(*row, batch, fields) for row in wanted for batch in MODELS[row[0]][2][row[1]]}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         programs = dict(zip(lowered, pool.map(lambda of: of[0](), lowered.values()), strict=True))
     found = json.loads(to.read_text()) if to.exists() and arguments.what else {"results": {}}
     found |= {"machine": machine() | device(), "rounds": arguments.rounds}
     for title, what in wanted:
-        mine = {batch: programs[title, what, batch] for batch in MODELS[title][2]}
-        adds = lowered[title, what, MODELS[title][2][0]][1]
-        row = found["results"][f"{title}, {what}"] = compare(title, what, mine, adds, arguments.rounds, fields)
+        mine = {batch: programs[title, what, batch] for batch in MODELS[title][2][what]}
+        adds = lowered[title, what, next(iter(mine))][1]
+        row = found["results"][f"{title}, {what}"] = compare(title, what, mine, adds, arguments.rounds, arguments.small)
         print(
             title, what, json.dumps({key: told for key, told in row.items() if key != "seconds_per_clip"}), flush=True
         )

@@ -9,6 +9,7 @@ from einops import rearrange
 
 from vivit_jax.models.dot_product_attention import Computation, dot_product_attention
 from vivit_jax.models.layout import place, place_groups
+from vivit_jax.models.linear import copies
 from vivit_jax.models.tokens import Tokens
 
 # Batch, time, height, width, heads, head width -> batch, groups, the tokens that see each other, heads, head width.
@@ -102,6 +103,5 @@ def _with_cls(groups: jax.Array, cls: jax.Array | None) -> jax.Array:
     """[B, *groups, L, N, d] with CLS [B, 1, N, d] as the first token of each group."""
     if cls is None:
         return groups
-    copies = jnp.expand_dims(cls, tuple(range(1, groups.ndim - 3)))
-    copies = jnp.broadcast_to(copies, (*groups.shape[:-3], 1, *groups.shape[-2:]))
-    return jnp.concatenate([copies, groups], axis=-3)
+    one = jnp.expand_dims(cls, tuple(range(1, groups.ndim - 3)))
+    return jnp.concatenate([copies(one, (*groups.shape[:-3], 1, *groups.shape[-2:]), cls.dtype), groups], axis=-3)

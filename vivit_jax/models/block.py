@@ -13,9 +13,10 @@ from vivit_jax.models import cudnn
 from vivit_jax.models.attention import SCHEMES, Step, attend
 from vivit_jax.models.dot_product_attention import Computation, fused, groups_beside
 from vivit_jax.models.gelu import gelu
-from vivit_jax.models.initializers import Keys, linear, tiny_normal
+from vivit_jax.models.initializers import Keys, tiny_normal
 from vivit_jax.models.layer_norm import layer_norm
 from vivit_jax.models.layout import in_order, materialized, only_examples, place
+from vivit_jax.models.linear import added, affine, bias_of, copies, linear
 from vivit_jax.models.tokens import Line, Tokens, dropped, stochastic_depth
 
 
@@ -57,10 +58,10 @@ class SelfAttention(nnx.Module):
 
     def _projection(self, alone: bool) -> tuple[jax.Array, jax.Array]:
         """Kernel and bias of `out`; unless it is to be `alone`, of `project` after it too: one product for both."""
-        kernel, bias = self.out.kernel[...], _bias(self.out)[...]
+        kernel, bias = self.out.kernel[...], bias_of(self.out)
         if self.project is None or alone:
             return kernel, bias
-        return kernel @ self.project.kernel[...], bias @ self.project.kernel[...] + _bias(self.project)[...]
+        return kernel @ self.project.kernel[...], bias @ self.project.kernel[...] + bias_of(self.project)
 
     def _attend(self, normed: Tokens, keys, projection, lie="", beside=1) -> tuple[Tokens, dict[str, jax.Array]]:
         """Along the step's axes, or where tokens were laid otherwise, along those that they `lie` on."""
@@ -74,7 +75,7 @@ class SelfAttention(nnx.Module):
             how = self.how._replace(beside=beside, count=count)
             out, maps[axes] = attend(lie or axes, qkv, self.attention_dropout, keys[i], how)
             parts.append(jax.tree.map(partial(_joined, kernel[self._share(i)]), out))
-        out = jax.tree.map(lambda *parts: sum(parts) + bias.astype(parts[0].dtype), *parts)
+        out = jax.tree.map(lambda *parts: added(sum(parts), bias), *parts)
         return (out._replace(patches=out.patches[:, :, :, :count]) if count else out), maps
 
     def _filled(self, normed: Tokens, axes: str, key) -> tuple[Tokens, int]:
@@ -92,11 +93,11 @@ class SelfAttention(nnx.Module):
         patches, cls = normed
         assert cls is not None
         line = Line("frames", True, patches.shape[1:4])
-        copies = place(jnp.broadcast_to(cls, (*patches.shape[:2], cls.shape[-1])), "b t ... d")
-        out, maps = self._attend(line.lay(Tokens(patches, copies)), keys, projection)
-        patches, copies = line.lift(out)
-        assert copies is not None
-        return Tokens(patches, place(copies.mean(1, keepdims=True), "b t ... d")), maps
+        cls = place(copies(cls, (*patches.shape[:2], cls.shape[-1]), cls.dtype), "b t ... d")
+        out, maps = self._attend(line.lay(Tokens(patches, cls)), keys, projection)
+        patches, cls = line.lift(out)
+        assert cls is not None
+        return Tokens(patches, place(cls.mean(1, keepdims=True), "b t ... d")), maps
 
     def _attend_at_positions(self, normed: Tokens, keys, projection) -> tuple[Tokens, dict[str, jax.Array]]:
         """The same over time, positions and time steps exchanged from here on: once, not for q, k and v and back."""
@@ -115,8 +116,8 @@ class SelfAttention(nnx.Module):
         return slice(i * width, (i + 1) * width)
 
     def _heads(self, layer: nnx.Linear, i: int, x: jax.Array) -> jax.Array:
-        kernel, bias = layer.kernel[:, self._share(i)], _bias(layer)[self._share(i)]
-        out = x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
+        kernel, bias = layer.kernel[:, self._share(i)], bias_of(layer)[self._share(i)]
+        out = affine(x, kernel, bias)
         return place(out.reshape(*x.shape[:-1], -1, self.head_width), "b t ... n d")
 
 
@@ -128,11 +129,6 @@ def _placed(tokens: Tokens) -> Tokens:
 def _joined(kernel: jax.Array, heads: jax.Array) -> jax.Array:
     """[..., N, d] -> [..., D]."""
     return heads.reshape(*heads.shape[:-2], -1) @ kernel.astype(heads.dtype)
-
-
-def _bias(layer: nnx.Linear) -> nnx.Param:
-    assert layer.bias is not None
-    return layer.bias
 
 
 def add(tokens: Tokens, residual: Tokens) -> Tokens:

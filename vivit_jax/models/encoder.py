@@ -15,6 +15,7 @@ from vivit_jax.models.block import Block, keys_of
 from vivit_jax.models.initializers import Keys, kernel_initializer
 from vivit_jax.models.layer_norm import layer_norm
 from vivit_jax.models.layout import place, split
+from vivit_jax.models.linear import added, copies
 from vivit_jax.models.tokenizers import Positions
 from vivit_jax.models.tokens import Line, Tokens, dropped
 
@@ -63,12 +64,12 @@ class Encoder(nnx.Module):
         cls = None if self.cls is None else self.cls[...]
         if self.positions is not None:
             _, *grid, _ = patches.shape
-            patches = patches + self.positions.table(tuple(grid)).astype(patches.dtype)
+            patches = added(patches, self.positions.table(tuple(grid)))
             cls = None if cls is None or self.positions.cls is None else cls + self.positions.cls[...]
         if cls is not None:
             batch, frames, *_ = patches.shape
             shape = (batch, frames if self.scheme.per_frame else 1, cls.shape[-1])
-            cls = jnp.broadcast_to(cls.astype(patches.dtype), shape)
+            cls = copies(cls, shape, patches.dtype)
         tokens = jax.tree.map(lambda x: place(x, "b t ... d"), Tokens(patches, cls))
         tokens = dropped(tokens, self.config.dropout, (key_input, key_cls))
         tokens, inside = self._run(tokens, key_layers, taps)

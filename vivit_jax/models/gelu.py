@@ -24,7 +24,19 @@ def _gelu(x: jax.Array, tanh: bool) -> jax.Array:
 
 
 def _differentiate_gelu(tanh: bool, x: jax.Array, change: jax.Array) -> tuple[jax.Array]:
-    return jax.vjp(partial(_gelu, tanh=tanh), again(x))[1](change)
+    x = again(x)
+    if tanh:
+        return (change * _tanh_slope(x).astype(x.dtype),)
+    return jax.vjp(partial(_gelu, tanh=tanh), x)[1](change)
+
+
+def _tanh_slope(x: jax.Array) -> jax.Array:
+    """In float32, of x times the logistic function of twice what `tanh` is of: the same in fewer steps, which GPUs take
+    longer for than to read `x`."""
+    x = x.astype(jnp.float32)
+    a, b = 2 * math.sqrt(2 / math.pi), 2 * math.sqrt(2 / math.pi) * 0.044715
+    s = jax.lax.logistic(x * (a + b * x * x))
+    return s * (1 + x * (1 - s) * (a + 3 * b * x * x))
 
 
 gelu.defvjp(lambda x, tanh: (_gelu(x, tanh), x), _differentiate_gelu)

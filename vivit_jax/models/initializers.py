@@ -1,7 +1,5 @@
 """How the papers' releases initialize their parameters."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -47,12 +45,6 @@ def tubelet_kernel(config: ModelConfig, keys: Keys) -> jax.Array:
     if config.embedding_initializer == "random":
         return init(keys(), (frames, *shape), jnp.float32)
     return inflate(init(keys(), shape, jnp.float32), frames, config.embedding_initializer)
-
-
-def linear(config: ModelConfig, inputs: int, outputs: int, keys: Keys, **kwargs: Any) -> nnx.Linear:
-    """A linear layer with float32 parameters that computes in the model's dtype."""
-    options: dict[str, Any] = dict(kernel_init=kernel_initializer(config), dtype=jnp.dtype(config.dtype), rngs=keys)
-    return nnx.Linear(inputs, outputs, **options | kwargs)
 
 
 def tiny_normal(key: jax.Array, shape, dtype=jnp.float32) -> jax.Array:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from vivit_jax.architecture import ModelConfig
 from vivit_jax.models.initializers import Keys, tubelet_kernel
 from vivit_jax.models.layout import split
+from vivit_jax.models.linear import added
 
 
 def uniform_frames(frames: int, count: int) -> np.ndarray:
@@ -36,7 +37,7 @@ class TubeletEmbedding(nnx.Module):
             video = video[:, uniform_frames(video.shape[1], self.sampled_frames)]
         kernel = self.kernel[...].astype(self.dtype)
         tokens = jax.lax.platform_dependent(video.astype(self.dtype), kernel, cuda=_by_product, default=_by_convolution)
-        return tokens + self.bias[...].astype(self.dtype)
+        return added(tokens, self.bias[...])
 
 
 def _by_convolution(video: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -12,8 +12,9 @@ from vivit_jax.architecture import Labels, ModelConfig, Preprocessing
 from vivit_jax.errors import UserError
 from vivit_jax.models.attention import SCHEMES
 from vivit_jax.models.encoder import Encoder, Taps, keys_of
-from vivit_jax.models.initializers import Keys, linear
+from vivit_jax.models.initializers import Keys
 from vivit_jax.models.layout import place
+from vivit_jax.models.linear import linear
 from vivit_jax.models.tokenizers import TubeletEmbedding
 from vivit_jax.variants import model_config, preprocessing
 
