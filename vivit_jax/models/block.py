@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,7 @@ class SelfAttention(nnx.Module):
             how = self.how._replace(beside=beside, count=count)
             out, maps[axes] = attend(lie or axes, qkv, self.attention_dropout, keys[i], how)
             parts.append(jax.tree.map(partial(_joined, kernel[self._share(i)]), out))
-        out = jax.tree.map(lambda *parts: added(sum(parts), bias), *parts)
+        out = jax.tree.map(lambda *parts: added(reduce(jnp.add, parts), bias), *parts)
         return (out._replace(patches=out.patches[:, :, :, :count]) if count else out), maps
 
     def _filled(self, normed: Tokens, axes: str, key) -> tuple[Tokens, int]:
