@@ -39,12 +39,15 @@ def copies(part: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     float32: they would add up in bfloat16, of a bias as many terms as there are tokens. TPUs add up in float32 either
     way, and have more cycles so."""
 
+    def rounded_first(part):
+        return jnp.broadcast_to(part.astype(dtype), shape)
+
     def rounded_last(part):
         return jnp.broadcast_to(part.astype(jnp.float32), shape).astype(dtype)
 
-    return jax.lax.platform_dependent(
-        part, cuda=rounded_last, default=lambda part: jnp.broadcast_to(part.astype(dtype), shape)
-    )
+    if jnp.dtype(dtype).itemsize > 2:
+        return rounded_first(part)
+    return jax.lax.platform_dependent(part, cuda=rounded_last, default=rounded_first)
 
 
 def bias_of(layer: nnx.Linear) -> jax.Array:
