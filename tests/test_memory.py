@@ -12,7 +12,7 @@ if "keep" in sys.argv:
     compute_in_kept_memory()
 import jax, jax.numpy as jnp
 step = jax.jit(lambda x: jnp.tanh(x) @ x[:, :32])
-x = jax.random.normal(jax.random.key(0), (6000, 6000))
+x = jax.random.normal(jax.random.key(0), (4000, 4000))
 for _ in range(12):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     jax.block_until_ready(step(x))
@@ -26,7 +26,7 @@ def page_faults(*arguments: str) -> list[int]:
 
 
 def test_temporaries_are_kept_from_step_to_step():
-    pages = 6000 * 6000 * 4 // 4096
+    pages = 4000 * 4000 * 4 // 4096
     plain, kept = page_faults(), page_faults("keep")
     assert len(plain) == len(kept) == 12
     if platform.libc_ver()[0] == "glibc":  # other C libraries are left as they are
