@@ -1,6 +1,5 @@
 """Eight simulated CPU devices, exact matrix products, and a compiler that does not spend time on speed."""
 
-import gc
 import os
 
 import jax
@@ -18,7 +17,6 @@ if not os.environ.get("JAX_PLATFORMS", "").startswith("cuda"):  # as for tests/t
 else:
     os.environ["XLA_FLAGS"] = "--xla_gpu_autotune_level=0"  # which would take most of the time
 install_import_hook("vivit_jax.models", "beartype.beartype")  # shapes in signatures are checked
-gc.set_threshold(700, 10, 100)  # what was traced stays, and looking through all of it takes time
 
 
 @pytest.fixture(scope="session", autouse=True)
