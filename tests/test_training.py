@@ -7,6 +7,7 @@ import time
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -14,8 +15,9 @@ import pytest
 import runs
 from vivit_jax.checkpoints.training import Checkpoints
 from vivit_jax.errors import UserError
+from vivit_jax.evaluation.multiview import Pass
 from vivit_jax.training import loop
-from vivit_jax.training.run import open_run
+from vivit_jax.training.run import Run, open_run
 
 
 def final_state(config, workdir):
@@ -163,3 +165,21 @@ def test_a_full_disk_ends_a_run_with_one_line_and_keeps_the_last_good_checkpoint
     assert f"the last good checkpoint is step {steps[0]}" in runs.error_line(result)
     loop.train(whole, tmp_path)
     assert runs.metrics(tmp_path)["step"] == 20
+
+
+def test_too_little_memory_is_one_line_that_says_what_to_set(data_dir, tmp_path, monkeypatch):
+    """Of a step and of an evaluation, by what JAX itself raises where 32 TiB are asked for."""
+
+    def enormous(*arguments):
+        return jax.jit(lambda: jnp.zeros(2**45, jnp.uint8))()
+
+    loop.train(runs.config(data_dir, train__epochs=1.0), tmp_path / "trained")
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "train_step", lambda self: enormous)
+        with pytest.raises(
+            UserError, match=r"^config\.train\.batch_size: .* 16 clips \(devices: 8\); .*accumulate above"
+        ):
+            loop.train(runs.config(data_dir), tmp_path / "step")
+    monkeypatch.setattr(Pass, "step", property(lambda self: enormous, lambda self, step: None), raising=False)
+    with pytest.raises(UserError, match=r"^config\.evaluation\.batch_size: .* 16 videos \(devices: 8\)"):
+        loop.evaluate(runs.config(data_dir, train__epochs=1.0), tmp_path / "trained")

@@ -6,7 +6,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import absl.logging
@@ -79,13 +79,22 @@ def config_values(config: Any) -> dict[str, Any]:
         raise UserError(f"--config: {_one_line(error)}") from error
 
 
-@contextmanager
-def disk_space(message: Callable[[], str]) -> Iterator[None]:
+def disk_space(message: Callable[[], str]) -> AbstractContextManager[None]:
     """Turns whatever a full disk causes inside into a UserError that says `message()`."""
+    return _told(_disk_full, message)
+
+
+def device_memory(message: Callable[[], str]) -> AbstractContextManager[None]:
+    """The same for devices, or a machine, whose memory does not suffice for what JAX computes inside."""
+    return _told(lambda error: "RESOURCE_EXHAUSTED" in str(error), message)
+
+
+@contextmanager
+def _told(is_it: Callable[[BaseException], bool], message: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _disk_full(error):
+        if not is_it(error):
             raise
         raise UserError(message()) from error
 

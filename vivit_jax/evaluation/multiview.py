@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from vivit_jax.config import Config
 from vivit_jax.data.augment import normalize, to_float
 from vivit_jax.data.pipeline import evaluation_batches
+from vivit_jax.errors import device_memory
 from vivit_jax.evaluation.scores import Scores
 from vivit_jax.evaluation.views import average_views
 from vivit_jax.progress import progress
@@ -58,7 +59,8 @@ class Pass:
         batches = evaluation_batches(source, self.config, rows)
         for batch in progress(batches, split, -(-size // batch_size), "batches", silent=jax.process_index() > 0):
             paths.append(batch.pop("path"))
-            parts.append(jax.device_get(self.step(params, to_devices(dropped.note(batch), self.mesh, batch_size))))
+            with device_memory(self.too_large):
+                parts.append(jax.device_get(self.step(params, to_devices(dropped.note(batch), self.mesh, batch_size))))
             dropped.add(parts[-1].pop("dropped"))
         found = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
         read = found["weight"] > 0
@@ -66,6 +68,11 @@ class Pass:
             raise RuntimeError(f"{split}: saw {read.sum()} of {size} videos, dropped {dropped.counts.total()}")
         labels, outputs = jax.tree.map(lambda x: x[read], (found["label"], found["output"]))
         return Seen(gathered(np.stack(paths), rows.start, batch_size)[read], labels, outputs, dropped.counts.total())
+
+    def too_large(self) -> str:
+        """What to say when memory does not suffice for a batch."""
+        size, count = self.config.evaluation.batch_size, self.mesh.size
+        return f"config.evaluation.batch_size: memory does not suffice for {size} videos (devices: {count}); take fewer"
 
 
 def gathered(parts: np.ndarray, start: int, batch_size: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from vivit_jax.checkpoints.training import Checkpoints
 from vivit_jax.compiled import keep_compiled
 from vivit_jax.config import Config
 from vivit_jax.data.pipeline import train_batches
-from vivit_jax.errors import UserError, disk_space
+from vivit_jax.errors import UserError, device_memory, disk_space
 from vivit_jax.evaluation.evaluate import evaluate_splits
 from vivit_jax.evaluation.multiview import Evaluator
 from vivit_jax.evaluation.scores import describe
@@ -44,7 +44,8 @@ def train(config: Config, workdir: Path) -> None:
         checkpoints.close()
         print(f"{workdir} holds a finished run of {run.total_steps} steps; its results are in metrics.json")
         return
-    with disk_space(checkpoints.full), closing(checkpoints), closing(Preemption()) as preemption:
+    kept = disk_space(checkpoints.full)
+    with kept, device_memory(run.too_large), closing(checkpoints), closing(Preemption()) as preemption:
         start, state = run.resume(checkpoints)
         evaluator = Evaluator(config, run.graph, run.mesh, state["params"], workdir)
         log = Log(workdir, start) if jax.process_index() == 0 else None

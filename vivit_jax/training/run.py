@@ -70,6 +70,15 @@ class Run(Program):
             )
         return step, state
 
+    def too_large(self) -> str:
+        """What to say when memory does not suffice for a step."""
+        train = self.config.train
+        return (
+            f"config.train.batch_size: memory does not suffice for a step of {train.batch_size} clips (devices: "
+            f"{self.mesh.size}); in another --workdir, set config.train.accumulate above {train.accumulate} for "
+            "parts one after another, config.model.remat=full, or a smaller batch"
+        )
+
 
 def open_run(config: Config, workdir: Path) -> Run:
     """Checks that everything fits together before anything is computed.
