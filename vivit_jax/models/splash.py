@@ -4,7 +4,6 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jaxtyping import Array, Float
 
 from vivit_jax.models.layout import on_each_device
@@ -20,6 +19,9 @@ def splash_attention(
     Args:
       interpret: runs the kernel's steps by XLA, on any platform, to test it.
     """
+    # Imported only now: it takes longer than all of our models, and few programs attend by it.
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
     length = q.shape[-2]
     padded = -(-length // BLOCK) * BLOCK
     filled = jnp.asarray(jnp.arange(padded) >= length, jnp.int32)
