@@ -1,4 +1,4 @@
-"""A small ingested dataset and a tiny configuration, shared by the tests that train."""
+"""A small ingested dataset and runs on it, shared by the tests that train."""
 
 import contextlib
 import fcntl
@@ -10,8 +10,9 @@ from pathlib import Path
 
 import jax
 
+from tiny import config_dict
 from vivit_jax.checkpoints.training import Checkpoints
-from vivit_jax.config import base, from_dict
+from vivit_jax.config import from_dict
 from vivit_jax.data import motion_files
 from vivit_jax.ingest import ingest
 from vivit_jax.training.run import claim, open_run
@@ -29,27 +30,6 @@ def dataset(root: Path) -> Path:
             with contextlib.redirect_stdout(None):
                 ingest(root / "videos", "tiny", root / "data", num_workers=1)
     return root / "data"
-
-
-def config_dict(data_dir: Path, **changes):
-    """A configuration of seconds; `changes` are dotted keys with __ for the dot."""
-    config = base()
-    config.model.update(name="vivit_ti16x2_fe", width=16, num_layers=2, num_heads=2, mlp_dim=32, temporal_layers=1)
-    config.model.update(num_frames=4, image_size=32)
-    config.data.update(name="tiny", data_dir=str(data_dir), eval_resize=32)
-    config.augment.update(flip=0.5, jitter=0.5, grayscale=0.2)
-    config.optimizer.update(name="adamw", weight_decay=0.01)
-    config.schedule.update(learning_rate=3e-3, warmup_epochs=0.5)
-    config.train.update(batch_size=16, epochs=3.0, log_every=1, checkpoint_every=100)
-    config.evaluation.batch_size = 16
-    for key, value in changes.items():
-        *sections, name = key.split("__")
-        section = config
-        for part in sections:
-            section = section[part]
-        with section.ignore_type():
-            section[name] = value
-    return config
 
 
 def config(data_dir: Path, **changes):
@@ -73,7 +53,7 @@ def command(data_dir: Path, workdir: Path, *flags: str) -> list[str]:
         temporary = path.with_name(f"{os.getpid()}.py")
         temporary.write_text(
             f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom pathlib import Path\n"
-            f"import runs\n\ndef get_config():\n    return runs.config_dict(Path({str(data_dir)!r}))\n"
+            f"import tiny\n\ndef get_config():\n    return tiny.config_dict(Path({str(data_dir)!r}))\n"
         )
         temporary.rename(path)
     return [sys.executable, "-m", "vivit_jax.main", f"--config={path}", f"--workdir={workdir}", *flags]
