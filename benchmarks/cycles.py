@@ -45,6 +45,7 @@ STEPS = {  # model: clips on each chip, in how many parts one after another, and
     "timesformer_b": {"v5e": (4, 1, None), "v6e": (4, 1, None)},
     "vivit_l16x2_fe": {"v5e": (1, 1, None)},
 }
+MANY = 16  # clips in parts of that size, too: what a step does once, as to cast kernels and to change them, counts less
 REMATERIALIZED = {  # everything, in a loop, for the time that compiling takes, and unrolled: clips at a time
     "vivit_l16x2_fe": 1,
     "timesformer_b": 4,
@@ -138,6 +139,10 @@ def steps() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
             yield told, lambda n=name, c=chip, b=batch, k=parts, p=peer: step(n, c, b, k, OPTIONS[c]) | p
             if parts > 1:
                 yield f"{name} on {chip}, in one piece", lambda n=name, c=chip, b=batch, p=peer: step(n, c, b) | p
+                more = MANY, MANY * parts // batch
+                yield f"{name} on {chip}, {MANY} clips", lambda n=name, c=chip, m=more, p=peer: step(n, c, *m) | p
+                told = f"{name} on {chip}, {MANY} clips, with options"
+                yield told, lambda n=name, c=chip, m=more, p=peer: step(n, c, *m, OPTIONS[c]) | p
         yield f"{name}, two layers, on v5e", lambda n=name: step(n, "v5e", 1, **SMALL)
     for name, batch in REMATERIALIZED.items():
         for how, scan in (("scanned", True), ("rematerialized", False)):
