@@ -50,7 +50,7 @@ def test_the_garbage_collector_may_end_them(monkeypatch):
     """As after an error whose traceback holds them: in whatever order, each pipe is closed, and once."""
     ignored, open_files = [], len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(sys, "unraisablehook", ignored.append)
-    for _ in range(3):
+    for _ in range(5):
         results = workers.run(work, [1, 2, 3], 2, time_limit=60.0)
         next(results)
         cycle = [results]
