@@ -22,6 +22,21 @@ def source(data_dir):
     return VideoDataset(data_dir, "tiny").source("train")
 
 
+class Watched:
+    """A source that notes each record that is read, in whatever process."""
+
+    def __init__(self, source, notes):
+        self.source, self.notes = source, notes
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        with self.notes.open("a") as notes:
+            notes.write(".")
+        return self.source[index]
+
+
 def stack(batches):
     return [{name: np.array(value) for name, value in batch.items()} for batch in batches]
 
@@ -48,6 +63,19 @@ def test_worker_processes_give_the_same_batches_from_any_step(data_dir, source):
     expected = stack(train_batches(source, runs.config(data_dir), 0, 5))
     assert_same(expected, stack(train_batches(source, config, 0, 5)))
     assert_same(expected[3:], stack(train_batches(source, config, 3, 5)))
+
+
+@pytest.mark.parametrize("processes, most", [(0, 3), (1, 5)])
+def test_few_batches_wait(data_dir, source, tmp_path, processes, most):
+    notes = tmp_path / "notes"
+    batches = train_batches(Watched(source, notes), runs.config(data_dir, data__num_workers=processes), 0, 1000)
+    next(batches)
+    read = 0
+    while read < notes.stat().st_size:  # until nothing more is
+        read = notes.stat().st_size
+        time.sleep(0.5)
+    assert 16 < read <= most * 16
+    assert len(stack(next(batches) for _ in range(10))) == 10  # and it goes on
 
 
 def test_an_epoch_sees_every_video_once_and_the_next_in_another_order(data_dir, source):

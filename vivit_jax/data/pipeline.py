@@ -1,6 +1,5 @@
 """From an ingested dataset to batches of uint8 clips: Grain over random access, a function of (seed, step) alone."""
 
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +14,7 @@ from vivit_jax.data.workers import start_decoding
 from vivit_jax.errors import UserError
 from vivit_jax.memory import keep_memory
 
+AHEAD = 2  # batches that wait, where none is decoded by processes: one may be gigabytes, and by default Grain keeps 500
 RESTARTS = 3  # of decoding processes that die, until a batch comes out again
 
 
@@ -28,8 +28,7 @@ class _Draw(grain.transforms.RandomMap):
 def _iterate(batches: grain.MapDataset, num_workers: int) -> Iterator[Batch]:
     if not num_workers:
         keep_memory()
-        threads = len(os.sched_getaffinity(0))
-        return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
+        return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=AHEAD, prefetch_buffer_size=AHEAD)))
     if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags; a library has none
         flags.FLAGS.mark_as_parsed()
     return _in_processes(batches, num_workers)
@@ -37,13 +36,13 @@ def _iterate(batches: grain.MapDataset, num_workers: int) -> Iterator[Batch]:
 
 def _in_processes(batches: grain.MapDataset, num_workers: int) -> Iterator[Batch]:
     """Batches depend on their number alone, so processes that die are replaced where they stood."""
-    options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
+    options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=1)
     done, left = 0, RESTARTS
     while True:
         try:
             for batch in (
                 batches[done:]
-                .to_iter_dataset(grain.ReadOptions(num_threads=1))
+                .to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
                 .mp_prefetch(options, worker_init_fn=start_decoding)
             ):
                 yield batch

@@ -1,7 +1,10 @@
 """Clips read straight into the memory of their batch."""
 
 import abc
+import functools
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +18,12 @@ from vivit_jax.sections import Data
 
 Batch = dict[str, Any]
 Clip = tuple[np.ndarray, list[sampling.Box]]  # frame numbers, and what of the frames is kept: a view for each
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    """For the clips of a batch: a thread for each batch would have as many of them in memory as there are cores."""
+    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), "decode")
 
 
 @dataclass(frozen=True)
@@ -46,15 +55,16 @@ class Reader(abc.ABC):
         clip = (self.num_frames, *self.size, 3)
         video: Any = make((len(draws), *self.views(), *clip), np.uint8)
         targets = video.reshape(len(draws), -1, *clip)
-        found = [self._read(draw["index"], draw["seed"], target) for draw, target in zip(draws, targets, strict=True)]
+        each = map if self.shared else _threads().map
+        found = list(each(self._read, draws, targets))
         return {"video": video, **jax.tree.map(lambda *leaves: np.stack(leaves), *found)}
 
-    def _read(self, index: int, seed: int, out: np.ndarray) -> dict[str, Any]:
-        example, weight, fault = None, 0, 0
+    def _read(self, draw: dict[str, int], out: np.ndarray) -> dict[str, Any]:
+        example, weight, fault, index = None, 0, 0, draw["index"]
         try:
             if index < len(self.source):
                 example = self._record(index)
-                clips, sizes = self.choose(example, seed), example["frame_sizes"]
+                clips, sizes = self.choose(example, draw["seed"]), example["frame_sizes"]
                 for (frames, boxes), views in zip(clips, out.reshape(len(clips), -1, *out.shape[1:]), strict=True):
                     decode_crops(example["video"], frames, boxes, size=self.size, frame_sizes=sizes, out=views)
                 weight = 1
