@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from vivit_jax.checkpoints.timesformer import released_preprocessing
 from vivit_jax.data import sampling
+from vivit_jax.variants import model_config
 
 
 def test_offsets_and_short_clips():
@@ -27,6 +29,16 @@ def test_starts():
 def test_the_released_timesformer_spreads_its_frames_over_the_clip():
     assert sampling.clip_offsets(8, 32.0, "span").tolist() == [0, 36, 72, 109, 145, 182, 218, 255]
     assert sampling.even_clips(300, 8, 32.0, "span", "loop", 1)[0].tolist() == [22, 58, 94, 131, 167, 204, 240, 277]
+
+
+@pytest.mark.parametrize("classes, stride, seen", [
+    (400, 32.0, [0, 36, 72, 99, 99, 99, 99, 99]),  # stays on the last frame, as the release does
+    (174, 32.0, [6, 18, 31, 43, 56, 68, 80, 93]),  # Something-Something v2: the middle of each part
+])  # fmt: skip
+def test_what_released_timesformers_see_of_a_short_video(classes, stride, seen):
+    fed = released_preprocessing(model_config("timesformer_b", classes), {})
+    (frames,) = sampling.even_clips(100, fed.num_frames, fed.stride, fed.sampling, fed.short_clips, 1)
+    assert fed.stride == stride and frames.tolist() == seen
 
 
 def test_segments():

@@ -15,6 +15,7 @@ from models import make
 from vivit_jax.checkpoints.parameters import paths
 from vivit_jax.data.augment import normalize, to_float
 from vivit_jax.errors import UserError
+from vivit_jax.models import dot_product_attention
 
 # What a reader does, beside the three lines of forward.json.
 READER = """
@@ -83,6 +84,15 @@ def test_schemes(tmp_path):
     program, weights = ((tmp_path / "timesformer_b_axial" / name).stat().st_size
                         for name in ("forward.stablehlo", "weights.safetensors"))  # fmt: skip
     assert weights > sum(x.nbytes for x in paths(model).values()) and program < 500_000
+
+
+def test_long_sequences_of_any_number_of_examples(tmp_path, monkeypatch):
+    monkeypatch.setattr(dot_product_attention, "LONG", 8)
+    models = {tmp_path / name: make(name) for name in ("vivit_ti16x2", "timesformer_b")}
+    for directory, model in models.items():
+        vivit_jax.export_forward(model, directory, ["cpu"])
+    monkeypatch.undo()
+    check(models, ["cpu", "cpu"])
 
 
 def test_the_command_line_exports(tmp_path):

@@ -107,6 +107,7 @@ def preprocessing(name: str, config: ModelConfig) -> Preprocessing:
     if name.startswith("timesformer"):
         stride = TIMESFORMER_INPUTS[name.split("_")[1]][2]
         mean, std = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
-        return Preprocessing(config.num_frames, stride, config.image_size, mean, std, sampling="span")
+        how: dict[str, Any] = dict(sampling="span", short_clips="hold")
+        return Preprocessing(config.num_frames, stride, config.image_size, mean, std, **how)
     resize = round(min(config.image_size) * 256 / 224)
     return Preprocessing(config.num_frames, 2, config.image_size, resize=resize)

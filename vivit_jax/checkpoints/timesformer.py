@@ -165,9 +165,10 @@ def _infer(source: str, tensors: Tensors, settings: dict[str, Any], given: Mappi
 def released_preprocessing(config: ModelConfig, settings: Mapping[str, Any]) -> Preprocessing:
     """How the release fed its models: every stride of TimeSformer table 5 spans as much of a video as it has frames.
 
-    Its Something-Something v2 models (174 classes) appear to have been trained on BGR pictures.
+    Its Something-Something v2 models (174 classes) take a frame of each part of the video, and appear to have been
+    trained on BGR pictures.
     """
     stride = {8: 32.0, 16: 16.0, 96: 4.0}.get(config.num_frames, 256.0 / config.num_frames)
     is_ssv2 = settings.get("dataset", "ssv2" if config.num_classes == 174 else "") == "ssv2"
-    fed = preprocessing("timesformer_b", config)
-    return replace(fed, stride=float(settings.get("sampling_rate", stride)), channel_order="BGR" if is_ssv2 else "RGB")
+    own: dict[str, Any] = dict(sampling="segments", channel_order="BGR") if is_ssv2 else {}
+    return replace(preprocessing("timesformer_b", config), stride=float(settings.get("sampling_rate", stride)), **own)

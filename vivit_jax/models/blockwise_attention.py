@@ -58,8 +58,9 @@ def _with_chunk(run: Callable[..., Any], chunk: int, q, k, *arrays) -> Any:
     """Runs it with so many queries at a time; for 0, as many as make a block of weights, in blocks of one size."""
     if chunk:
         return run(q, k, *arrays, chunk=chunk)
-    examples_and_groups = q.shape[1:-3] or (1,)
-    sequences = math.prod(examples_and_groups) // math.gcd(examples_and_groups[0], split("b"))
+    examples, *groups = q.shape[1:-3] or (1,)
+    each = examples // math.gcd(examples, split("b")) if isinstance(examples, int) else 1  # of any number, in exports
+    sequences = each * math.prod(groups)
     weights = sequences * q.shape[-2] * k.shape[-2]  # of the heads at a time, one on each device
     on_cpu, elsewhere = (partial(run, chunk=-(-q.shape[-2] // -(-weights // size))) for size in (CPU_BLOCK, BLOCK))
     return jax.lax.platform_dependent(q, k, *arrays, cpu=on_cpu, default=elsewhere)
