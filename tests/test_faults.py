@@ -1,6 +1,7 @@
 """Signals, and checkpoints that were torn or altered: a run ends in order, or goes on from what is whole."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -27,6 +28,8 @@ def start(arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # with its decoding processes a group, as in a terminal of its own
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -65,10 +68,12 @@ def test_killed_twice_and_asked_to_end_it_ends_where_an_uninterrupted_run_ends(d
     assert killed == sorted(set(killed)) and killed[-1] < 60, killed
     process = start(runs.command(data_dir, broken, *flags))
     wait_for(lambda: saved_steps(broken) and last_step(broken) > killed[-1], process)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C
     began = time.monotonic()
     out, error = process.communicate(timeout=60)
     assert process.returncode == 0, error
+    assert "ends after this step; Ctrl-C again: at once" in error and "Traceback" not in error
+    assert "decoding process died" not in error
     assert time.monotonic() - began < 30
     step = int(re.search(r"asked to end: .* is saved at step (\d+); start again to go on", out)[1])
     assert killed[-1] < step < 60 and saved_steps(broken)[-1] == step and not (broken / "metrics.json").exists()

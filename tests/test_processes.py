@@ -142,6 +142,7 @@ def test_asked_to_end_all_processes_save_the_same_step(data_dir, tmp_path):
     [
         (["--coordinator=localhost:1"], "--coordinator: needs --num_processes and --process_id as well"),
         (["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"], "--process_id: 2 is not one of 2"),
+        (["--coordinator=host", "--num_processes=2", "--process_id=1"], "--coordinator: 'host' is not HOST:PORT"),
     ],
 )
 def test_which_process_it_is_has_to_be_said(data_dir, tmp_path, flags, message):

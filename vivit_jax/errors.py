@@ -1,9 +1,13 @@
 """The one way in which a command ends because of what the user gave it."""
 
+import _thread
 import errno
 import logging
+import os
 import re
+import select
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -18,13 +22,25 @@ class UserError(ValueError):
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
-    """Runs an absl `main`, turning a mistake of the user's into one line on stderr and exit status 1."""
+    """Runs an absl `main`, turning a mistake of the user's into one line on stderr and exit status 1.
+
+    So does a folder that cannot be written, and Ctrl-C with status 130; who reads its output may stop at any line.
+    """
 
     def guarded(argv: Sequence[str]) -> None:
         try:
             main(argv)
         except UserError as error:
             _end(str(error))
+        except KeyboardInterrupt:
+            _end("interrupted", 130)
+        except BrokenPipeError:
+            if not _output_closed():
+                raise
+        except (PermissionError, NotADirectoryError, IsADirectoryError) as error:
+            if error.filename is None:
+                raise
+            _end(f"{error.filename}: {error.strerror}; take another place, or make it one that can be written")
 
     _quiet()
     app.run(guarded, flags_parser=_parse_flags)
@@ -37,15 +53,27 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
     def hook(unraisable):
-        if str(unraisable.exc_value) != "Event loop is closed":  # TensorStore's writers, after another one has failed
+        if unraisable.exc_type is KeyboardInterrupt:  # in a callback of the garbage collector, which would swallow it
+            threading.Timer(0.1, _thread.interrupt_main).start()
+        elif str(unraisable.exc_value) != "Event loop is closed":  # TensorStore's writers, after another one has failed
             sys.__unraisablehook__(unraisable)
 
     sys.unraisablehook = hook
 
 
-def _end(message: str) -> None:
+def _end(message: str, status: int = 1) -> None:
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(status)
+
+
+def _output_closed() -> bool:
+    """Whether nobody reads what is printed any more, as after `| head`; what is left of it then goes nowhere."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    closed = any(event & select.POLLERR for _, event in output.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return closed
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     limit = MEMORY_LIMIT if most == resource.RLIM_INFINITY else min(MEMORY_LIMIT, most)
     resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+    leave_interrupts_to_parent()
     pipe.send("started")
     while True:
         try:
@@ -37,7 +39,13 @@ def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
 def start_decoding(*_: int) -> None:
     """What a decoding process of Grain's does first."""
     keep_memory()
+    leave_interrupts_to_parent()
     end_with_parent()
+
+
+def leave_interrupts_to_parent() -> None:
+    """Ctrl-C reaches all processes of a terminal: the parent decides what becomes of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def end_with_parent() -> None:

@@ -1,6 +1,7 @@
-"""A run is asked to end by SIGTERM: of a scheduler, of a cloud that takes its machine back, or of a person."""
+"""A run is asked to end: by SIGTERM of a scheduler or of a cloud that takes its machine back, by Ctrl-C of a person."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,11 +17,20 @@ class Preemption:
     """Notices a request to end, at the end of a step, where all processes agree on the step.
 
     With `jax.distributed` the notice is its own service's, which tells all processes when one of them gets SIGTERM.
+    Ctrl-C is as good as that; the second one ends everything at once.
     """
 
     def __init__(self):
         self.requested, self._idle = False, False
-        self._before = None if jax.process_count() > 1 else signal.signal(signal.SIGTERM, self._note)
+        handlers = {} if jax.process_count() > 1 else {signal.SIGTERM: self._note}
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of what a shell starts in the background
+            handlers[signal.SIGINT] = self._interrupted
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+
+    def _interrupted(self, number: int, frame) -> None:
+        signal.signal(signal.SIGINT, self._before[signal.SIGINT])
+        print("\nends after this step; Ctrl-C again: at once", file=sys.stderr, flush=True)
+        signal.raise_signal(signal.SIGTERM)
 
     def _note(self, number: int, frame) -> None:
         self.requested = True
@@ -45,5 +55,5 @@ class Preemption:
             self._idle = False
 
     def close(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

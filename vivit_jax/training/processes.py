@@ -36,6 +36,8 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
         raise UserError("--coordinator: needs --num_processes and --process_id as well, or --coordinator=auto")
     elif not 0 <= process_id < num_processes:
         raise UserError(f"--process_id: {process_id} is not one of {num_processes} processes, from 0")
+    elif not re.fullmatch(r".+:\d+", coordinator):
+        raise UserError(f"--coordinator: {coordinator!r} is not HOST:PORT")
     else:
         where = dict(coordinator_address=coordinator, num_processes=num_processes, process_id=process_id)
     try:

@@ -1,0 +1,53 @@
+"""How commands end that did not come to their end: with one line, or none."""
+
+import subprocess
+import sys
+
+import pytest
+
+import runs
+
+COMMAND = """
+import gc, os, signal, sys, time
+from vivit_jax import errors
+
+def interrupt(*_):
+    gc.callbacks.clear()
+    signal.raise_signal(signal.SIGINT)
+
+def main(argv):
+    {body}
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+errors.run(main)
+"""
+ENDS = {
+    "interrupted": ("interrupt(); time.sleep(30)", 130, "error: interrupted\n"),
+    "interrupted where callbacks swallow it": (
+        "gc.callbacks.append(interrupt); gc.collect(); time.sleep(30)", 130, "error: interrupted\n",
+    ),
+    "a folder in a file": (
+        "open(os.path.join(__file__, 'x'), 'w')", 1,
+        "error: {file}/x: Not a directory; take another place, or make it one that can be written\n",
+    ),
+    "a folder instead of a file": (
+        "open(os.path.dirname(__file__), 'w')", 1,
+        "error: {folder}: Is a directory; take another place, or make it one that can be written\n",
+    ),
+    "nobody reads on": ("[print(i, flush=True) for i in range(100000)]", 0, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_one_line_or_none(tmp_path, case):
+    body, status, line = ENDS[case]
+    script = tmp_path / "script.py"
+    script.write_text(COMMAND.format(body=body))
+    process = subprocess.Popen(
+        [sys.executable, str(script)], cwd=runs.REPOSITORY, env=runs.environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == line.format(file=script, folder=tmp_path)
+    assert process.wait(timeout=20) == status
