@@ -133,14 +133,14 @@ def test_unknown_keys_name_the_nearest():
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--config.train.epoch=3"], "config.train.epoch: there is no"),
-        (["--config.trian.epochs=3"], "config.trian.epochs: there is no"),
+        (["--config.train.epoch=3"], "config.train.epoch: no such key; did you mean 'epochs'?"),
+        (["--config.trian.epochs=3"], "config.trian.epochs: no such key; did you mean 'train'?"),
         (["--config.model.num_frames=7"], "model.num_frames: 7 frames"),
         (["--config.model.width=wide"], "config.model.width"),
         (["--mode=trian"], "mode=trian"),
         (["--confg=x"], "confg"),
         (["stray"], "'stray'"),
-        (["--config=configs/nowhere.py"], "configs/nowhere.py"),
+        (["--config=configs/nowhere.py"], "error: --config: No such file or directory: 'configs/nowhere.py'"),
         (["--config.data.name=nothing", "--config.data.generator="], "there is no dataset at"),
     ],
     ids=str,

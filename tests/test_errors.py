@@ -47,6 +47,7 @@ def test_one_line_or_none(tmp_path, case):
         [sys.executable, str(script)], cwd=runs.REPOSITORY, env=runs.environment(),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+    assert process.stdout and process.stderr
     process.stdout.readline()
     process.stdout.close()
     assert process.stderr.read() == line.format(file=script, folder=tmp_path)

@@ -75,9 +75,12 @@ def test_download_then_offline(endpoint, tmp_path):
 
 def test_no_such_repository(endpoint, tmp_path):
     done = load("owner/other", HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path))
-    assert "owner/other: the Hugging Face Hub has no such repository, or it is private or gated" in done.stderr
+    assert (
+        "owner/other: no file or folder, and no repository of the Hugging Face Hub, or it is private or gated"
+        in done.stderr
+    )
 
 
 def test_nothing_to_reach(tmp_path):
     done = load("owner/model", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path))
-    assert "owner/model: is not in the cache, and the Hugging Face Hub cannot be reached" in done.stderr
+    assert "owner/model: no file or folder, not in the cache, and the Hugging Face Hub cannot be reached" in done.stderr

@@ -83,16 +83,19 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     except flags.Error as error:
         _end(_one_line(error))
     except (KeyError, AttributeError) as error:
-        _end(f"{_flag_of(error, argv)}{_one_line(error)}")
+        _end(_no_key(error, argv))
     except (TypeError, ValueError, SyntaxError) as error:
         _end(_one_line(error))
     raise AssertionError("unreachable")
 
 
-def _flag_of(error: Exception, argv: Sequence[str]) -> str:
-    key = re.search(r"\w+", str(error))
+def _no_key(error: Exception, argv: Sequence[str]) -> str:
+    """Of ml-collections' error, which quotes the key that is not there, and a near one if there is one."""
+    text = _one_line(error)
+    key, near = re.search(r"\w+", text), re.search(r"Did you mean (\w+)", text)
     names = [arg.lstrip("-").split("=")[0] for arg in argv if arg.startswith("--config.")]
-    return next((f"{name}: there is no " for name in names if key and key[0] in name.split(".")), "")
+    flag = next((name for name in names if key and key[0] in name.split(".")), "")
+    return f"{flag}: no such key{f'; did you mean {near[1]!r}?' if near else ''}" if flag else text
 
 
 def _one_line(error: Exception) -> str:
@@ -104,7 +107,7 @@ def config_values(config: Any) -> dict[str, Any]:
     try:
         return dict(config)
     except OSError as error:
-        raise UserError(f"--config: {_one_line(error)}") from error
+        raise UserError(f"--config: {_one_line(error).split('] ')[-1]}") from error  # of all places that were tried
 
 
 def disk_space(message: Callable[[], str]) -> AbstractContextManager[None]:

@@ -129,9 +129,13 @@ def _download(name: str) -> Path:
         if not list(directory.glob("model*.safetensors")):
             directory = Path(snapshot_download(name, allow_patterns=[*patterns, "pytorch_model.bin"]))
     except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
-        raise UserError(f"{name}: is not in the cache, and the Hugging Face Hub cannot be reached") from error
+        raise UserError(
+            f"{name}: no file or folder, not in the cache, and the Hugging Face Hub cannot be reached"
+        ) from error
     except (HfHubHTTPError, HFValidationError) as error:
-        raise UserError(f"{name}: the Hugging Face Hub has no such repository, or it is private or gated") from error
+        raise UserError(
+            f"{name}: no file or folder, and no repository of the Hugging Face Hub, or it is private or gated"
+        ) from error
     except OSError as error:
         raise UserError(f"{name}: cannot be downloaded: {error.strerror or error}") from error
     return directory
