@@ -2,19 +2,18 @@
 
     pip install -e ".[peers]" && PYTHONPATH=SCENIC python benchmarks/against_peers.py [--rounds=10]
 
-SCENIC is a checkout of github.com/google-research/scenic, of which projects/vivit/model.py is imported (for that, most
-of Scenic and TensorFlow are too). float32, one clip, random weights; all take turns, and what is reported is the ratio
-within each round. results/against_peers.json.
+SCENIC is a checkout of github.com/google-research/scenic. float32, one clip, random weights; all take turns, and what
+is reported is the ratio within each round. results/against_peers.json.
 """
 
 import argparse
 import importlib
-import importlib.util
 import json
 import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -24,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from ml_collections import ConfigDict
+from scenic_models import SCENIC, available, scenic_model
 from train import RESULTS, machine, times_faster
 
 import vivit_jax
@@ -32,7 +31,6 @@ from vivit_jax.memory import compute_in_kept_memory
 
 torch: Any = importlib.import_module("torch")
 transformers: Any = importlib.import_module("transformers")
-SCENIC = "scenic.projects.vivit.model"
 Run = Callable[[], Any]
 WARM_UP = 2  # rounds
 FORWARD, BACKWARD = "forward", "forward and backward"
@@ -88,29 +86,6 @@ def vivit() -> Any:
     return transformers.VivitForVideoClassification(config)
 
 
-def scenic_module(module: str, attention: str, **sizes: int) -> Any:
-    """One of ViViT-B/16x2, as in the configurations of its release."""
-    return getattr(importlib.import_module(SCENIC), module)(
-        num_classes=400,
-        hidden_size=768,
-        patches=ConfigDict({"size": (16, 16, 2)}),
-        temporal_encoding_config=ConfigDict({"method": "3d_conv"}),
-        attention_config=ConfigDict({"type": attention}),
-        classifier="token",
-        **sizes,
-    )
-
-
-def scenic_joint() -> Any:
-    return scenic_module("ViViT", "spacetime", mlp_dim=3072, num_layers=12, num_heads=12)
-
-
-def scenic_factorized_encoder() -> Any:
-    spatial = dict(spatial_mlp_dim=3072, spatial_num_layers=12, spatial_num_heads=12)
-    temporal = dict(temporal_mlp_dim=3072, temporal_num_layers=4, temporal_num_heads=12)
-    return scenic_module("SpaceTimeViViT", "factorized_encoder", **spatial, **temporal)
-
-
 TITLES = {
     "timesformer_b": "TimeSformer-B, divided, 8 frames",
     "vivit_b16x2": "ViViT-B, model 1, 32 frames",
@@ -121,10 +96,10 @@ TITLES = {
 TIMED: list[tuple[str, str, dict[str, Callable[[], Any]]]] = [
     ("timesformer_b", FORWARD, {"transformers": timesformer}),
     ("timesformer_b", BACKWARD, {"transformers": timesformer}),
-    ("vivit_b16x2", FORWARD, {"transformers": vivit, "scenic": scenic_joint}),
+    ("vivit_b16x2", FORWARD, {"transformers": vivit, "scenic": partial(scenic_model, "vivit_b16x2")}),
     ("vivit_b16x2", BACKWARD, {"transformers": vivit}),
-    ("vivit_b16x2_fe", FORWARD, {"scenic": scenic_factorized_encoder}),
-    ("vivit_b16x2_fe", BACKWARD, {"scenic": scenic_factorized_encoder}),
+    ("vivit_b16x2_fe", FORWARD, {"scenic": partial(scenic_model, "vivit_b16x2_fe")}),
+    ("vivit_b16x2_fe", BACKWARD, {"scenic": partial(scenic_model, "vivit_b16x2_fe")}),
 ]
 RUNS = {"transformers": of_transformers, "scenic": of_scenic}
 
@@ -150,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=10)
     rounds = parser.parse_args().rounds
-    if importlib.util.find_spec("scenic") is None:  # shown now, not minutes later
+    if not available():  # shown now, not minutes later
         raise SystemExit("scenic cannot be imported; put a checkout of github.com/google-research/scenic on PYTHONPATH")
     importlib.import_module(SCENIC)
     compute_in_kept_memory()  # as `python -m vivit_jax.main` does; torch then keeps its memory as well

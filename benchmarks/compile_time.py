@@ -26,7 +26,7 @@ def compile_here(name: str, library: str) -> None:
     """Prints the seconds, in a process that was started with `library`, if any."""
     if library and Path(library).resolve().name not in Path("/proc/self/maps").read_text():
         sys.exit(f"{library} was not loaded")
-    batch, parts, _ = STEPS[name]["v5e"]
+    batch, parts = STEPS[name]["v5e"]
     print(step(name, "v5e", batch, parts)["compile_seconds"][0])
 
 

@@ -1,12 +1,12 @@
 """What the TPU compiler thinks that a training step on one chip takes, for every factorization.
 
-    python benchmarks/cycles.py [WHAT ...]
+    [PYTHONPATH=SCENIC] python benchmarks/cycles.py [WHAT ...]
 
 Forward, backward and SGD with momentum in bfloat16; nothing is run. WHAT is part of a step's name, as v5e; other steps
-keep what they had. results/cycles.json has the estimates, those of the same step with Scenic's modules beside them
-(same compiler), and those of two layers, which the tests compile again where libtpu is installed. Last, attention alone
-over long sequences, by XLA and by the kernel that TPUs have for it, which carries no estimate: of that the memory is
-said.
+keep what they had. results/cycles.json has the estimates, those of the same step with Scenic's modules (where SCENIC is
+a checkout of it), and those of two layers, which the tests compile again where libtpu is installed. Last, attention
+alone over long sequences, by XLA and by the kernel that TPUs have for it, which carries no estimate: of that the memory
+is said.
 """
 
 import json
@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +26,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import SingleDeviceSharding
+from scenic_models import MODELS as SCENIC_MODELS
+from scenic_models import available, scenic_model
 
 from vivit_jax.models.dot_product_attention import Computation, dot_product_attention
 from vivit_jax.models.initializers import Keys
@@ -36,20 +39,17 @@ from vivit_jax.training.step import gradients
 from vivit_jax.variants import model_config, preprocessing
 
 RESULTS = Path(__file__).parent / "results" / "cycles.json"
-STEPS = {  # model: clips on each chip, in how many parts one after another, and the estimate for as many clips of
-    # Scenic's module, in one piece, in millions of cycles per clip
-    "vivit_b16x2_fe": {"v5e": (2, 1, 43.7), "v6e": (4, 2, 24.7)},
-    "vivit_b16x2_fsa": {"v5e": (2, 1, 51.3), "v6e": (4, 4, 28.2)},
-    "vivit_b16x2_fdpa": {"v5e": (2, 1, 44.1), "v6e": (4, 2, 24.0)},
-    "vivit_b16x2": {"v5e": (1, 1, 142.7), "v6e": (2, 2, 66.1)},
-    "timesformer_b": {"v5e": (4, 1, None), "v6e": (4, 1, None)},
-    "vivit_l16x2_fe": {"v5e": (1, 1, None)},
+STEPS = {  # model: clips on each chip, and in how many parts one after another
+    "vivit_b16x2_fe": {"v5e": (2, 1), "v6e": (4, 2)},
+    "vivit_b16x2_fsa": {"v5e": (2, 1), "v6e": (4, 4)},
+    "vivit_b16x2_fdpa": {"v5e": (2, 1), "v6e": (4, 2)},
+    "vivit_b16x2": {"v5e": (1, 1), "v6e": (2, 2)},
+    "timesformer_b": {"v5e": (4, 1), "v6e": (4, 1)},
+    "vivit_l16x2_fe": {"v5e": (1, 1)},
 }
 MANY = 16  # clips in parts of that size, too: what a step does once, as to cast kernels and to change them, counts less
-REMATERIALIZED = {  # everything, in a loop, for the time that compiling takes, and unrolled: clips at a time
-    "vivit_l16x2_fe": 1,
-    "timesformer_b": 4,
-}
+# Everything, in a loop, for the time that compiling takes, and unrolled: clips at a time.
+REMATERIALIZED = {"vivit_l16x2_fe": 1, "timesformer_b": 4}
 # Of the compiler, which leaves them off. The first three: products that follow each other in one program, and the cost
 # of programs as they will be to choose what vector memory holds; then, on v5e, room for larger programs.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -77,14 +77,30 @@ def step(
     """Compiles one step, of a batch in `parts` as with `train.accumulate`, with `options` of the compiler, and reads
     the estimate off it, per clip."""
     config = model_config(name, 400, dtype="bfloat16", attention_kernel="xla", **fields)  # a kernel has no estimate
-    where = SingleDeviceSharding(slice_devices(f"{chip}:2x2")[0])
     shapes = nnx.eval_shape(lambda: VideoTransformer(config, preprocessing(name, config), Keys(0)))
     graph, state = nnx.split(shapes, nnx.Param)
-    optimizer = optax.sgd(0.1, 0.9)
+    params = nnx.to_pure_dict(state)
+    return estimated(lambda params, video: nnx.merge(graph, params)(video), params, config, chip, batch, parts, options)
+
+
+def scenic_step(name: str, chip: str, batch: int, parts: int = 1) -> dict[str, Any]:
+    """The same of Scenic's module."""
+    module, config = scenic_model(name, jnp.bfloat16), model_config(name, 400, dtype="bfloat16")
+    clip = jax.ShapeDtypeStruct((1, config.num_frames, *config.image_size, 3), jnp.bfloat16)
+    apply, init = partial(module.apply, train=False), partial(module.init, train=False)
+    params = jax.eval_shape(init, jax.random.key(0), clip)
+    return estimated(lambda params, x: apply(params, x.astype(jnp.bfloat16)), params, config, chip, batch, parts)
+
+
+def estimated(
+    apply: Callable[..., jax.Array], params: Any, config: Any, chip: str, batch: int, parts: int, options: Any = None
+) -> dict[str, Any]:
+    """What the compiler says of a training step in which `apply` makes logits of parameters and video."""
+    where, optimizer = SingleDeviceSharding(slice_devices(f"{chip}:2x2")[0]), optax.sgd(0.1, 0.9)
 
     def train(params, opt_state, video, label):
         def loss(params, batch, _):
-            logits = nnx.merge(graph, params)(batch["video"].astype(jnp.float32) / 127.5 - 1)
+            logits = apply(params, batch["video"].astype(jnp.float32) / 127.5 - 1).astype(jnp.float32)
             return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean(), ()
 
         batch = {"video": video, "label": label}
@@ -95,7 +111,6 @@ def step(
     def on_chip(tree):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree)
 
-    params = nnx.to_pure_dict(state)
     video = jax.ShapeDtypeStruct((batch, config.num_frames, *config.image_size, 3), jnp.uint8)
     label = jax.ShapeDtypeStruct((batch,), jnp.int32)
     arguments = map(on_chip, (params, jax.eval_shape(optimizer.init, params), video, label))
@@ -132,21 +147,24 @@ def attention(length: int, kernel: str) -> dict[str, Any]:
 
 def steps() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     for name, chips in STEPS.items():
-        for chip, (batch, parts, scenic) in chips.items():
-            peer = {"scenic_cycles_per_clip": scenic and scenic * 1e6}
-            yield f"{name} on {chip}", lambda n=name, c=chip, b=batch, k=parts, p=peer: step(n, c, b, k) | p
-            told = f"{name} on {chip}, with options"
-            yield told, lambda n=name, c=chip, b=batch, k=parts, p=peer: step(n, c, b, k, OPTIONS[c]) | p
+        for chip, (batch, parts) in chips.items():
+            what = f"{name} on {chip}"
+            yield what, partial(step, name, chip, batch, parts)
+            yield f"{what}, with options", partial(step, name, chip, batch, parts, OPTIONS[chip])
+            theirs = name in SCENIC_MODELS and available()
+            if theirs:
+                yield f"Scenic's {what}, in one piece", partial(scenic_step, name, chip, batch)
             if parts > 1:
-                yield f"{name} on {chip}, in one piece", lambda n=name, c=chip, b=batch, p=peer: step(n, c, b) | p
                 more = MANY, MANY * parts // batch
-                yield f"{name} on {chip}, {MANY} clips", lambda n=name, c=chip, m=more, p=peer: step(n, c, *m) | p
-                told = f"{name} on {chip}, {MANY} clips, with options"
-                yield told, lambda n=name, c=chip, m=more, p=peer: step(n, c, *m, OPTIONS[c]) | p
-        yield f"{name}, two layers, on v5e", lambda n=name: step(n, "v5e", 1, **SMALL)
+                yield f"{what}, in one piece", partial(step, name, chip, batch)
+                yield f"{what}, {MANY} clips", partial(step, name, chip, *more)
+                yield f"{what}, {MANY} clips, with options", partial(step, name, chip, *more, OPTIONS[chip])
+                if theirs:
+                    yield f"Scenic's {what}", partial(scenic_step, name, chip, batch, parts)
+        yield f"{name}, two layers, on v5e", partial(step, name, "v5e", 1, **SMALL)
     for name, batch in REMATERIALIZED.items():
         for how, scan in (("scanned", True), ("rematerialized", False)):
-            yield f"{name}, {how}, on v5e", lambda n=name, b=batch, s=scan: step(n, "v5e", b, scan=s, remat="full")
+            yield f"{name}, {how}, on v5e", partial(step, name, "v5e", batch, scan=scan, remat="full")
 
 
 def compile_seconds(old: dict[str, Any], new: dict[str, Any]) -> list[float]:
@@ -161,22 +179,19 @@ def measured(name: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    wanted = sys.argv[1:]
     os.environ["LIBTPU_INIT_ARGS"] = STACK  # and none of whoever runs this
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"steps": {}}
     versions = {"jax": jax.__version__, "libtpu": version("libtpu")}
     # A process for each step: in one that had compiled thirteen, the stack did not suffice for the next.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as processes:
         for name, _ in steps():
-            if not wanted or any(what in name for what in wanted):
+            if not sys.argv[1:] or any(what in name for what in sys.argv[1:]):
                 old, new = found["steps"].get(name, {}), processes.submit(measured, name).result() | versions
                 found["steps"][name] = new | {"compile_seconds": compile_seconds(old, new)}
                 print(name, json.dumps(found["steps"][name]), flush=True)
                 RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    found["attention"] = {
-        f"{what}, {kernel}": attention(length, kernel) for what, length in LONG.items() for kernel in ("xla", "pallas")
-    }
-    print(json.dumps(found["attention"]))
+    kernels = [(f"{what}, {kernel}", length, kernel) for what, length in LONG.items() for kernel in ("xla", "pallas")]
+    found["attention"] = {what: attention(length, kernel) for what, length, kernel in kernels}
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 

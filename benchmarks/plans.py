@@ -73,6 +73,7 @@ def plan(config: str, topology: str, flags: list[str]) -> dict:
 def row(name: str, facts: dict) -> str:
     mesh = " x ".join(f"{axis} {size}" for axis, size in facts["mesh"].items() if size > 1)
     used, limit = facts["hbm_bytes_per_chip"] / 2**30, facts["hbm_limit_bytes"] / 2**30
+    above, below = ("≥ ", "≤ ") if facts["loops_of_unknown_length"] else ("", "")
     moved = sum(kind["bytes"] for kind in facts["collectives"].values()) / 2**20
     cells = [
         name.split(" on ")[0],
@@ -81,9 +82,9 @@ def row(name: str, facts: dict) -> str:
         f"{'fits' if facts['fits'] else '**does not fit**'}, {used:.1f} of {limit:.1f} GiB",
         spoken(facts["multiply_adds_per_clip"]),
         f"{facts['bytes_accessed_per_step'] / 1e9:,.1f} GB, {facts['hbm_traffic_bytes_per_step'] / 1e9:,.1f} GB",
-        f"{facts['estimated_cycles_per_step'] / 1e6:,.1f}M",
-        f"{facts['estimated_clips_per_second'] or 0:,.0f}",
-        f"{facts['estimated_utilization'] or 0:.2f}",
+        f"{above}{facts['estimated_cycles_per_step'] / 1e6:,.1f}M",
+        f"{below}{facts['estimated_clips_per_second'] or 0:,.0f}",
+        f"{below}{facts['estimated_utilization'] or 0:.2f}",
         f"{moved:,.0f} MiB, {1e3 * facts['least_collective_seconds']:.1f} ms",
     ]
     return f"| {' | '.join(map(str, cells))} |"
@@ -104,7 +105,8 @@ def tables(kept: dict[str, dict]) -> str:
         "Nothing was run: cycles are the compiler's\nestimate, which leaves collectives out; beside it is the least "
     )
     text += (
-        "time that their bytes take, if nothing hides them. [How to\nread a plan](pods.md#2-knowing-before-paying).\n"
+        "time that their bytes take, if nothing hides them. [How to\nread a plan](pods.md#2-knowing-before-paying). "
+        "Where ≥ stands, loops whose length the module does not say are counted\nonce.\n"
     )
     for part, requests in PARTS.items():
         rows = [row(name, kept[name]) for name, *_ in requests() if name in kept]
