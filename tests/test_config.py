@@ -1,5 +1,6 @@
 """Configurations: the published ones, and mistakes, each one line that names the key."""
 
+import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -73,6 +74,10 @@ def test_weight_decay_spares_what_its_pattern_names(name, moves_by):
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
     np.testing.assert_allclose(updates["mlp"]["kernel"], -moves_by, atol=1e-6)
     assert not updates["mlp"]["bias"].any() and not updates["norm"]["scale"].any()
+    everywhere = make_optimizer(dataclasses.replace(config.optimizer, no_decay=""), lambda _: 1.0)
+    updates, _ = everywhere.update(jax.tree.map(jnp.zeros_like, params), everywhere.init(params), params)
+    for update in jax.tree.leaves(updates):
+        np.testing.assert_allclose(update, -moves_by, atol=1e-6)
 
 
 def test_the_global_gradient_is_clipped():

@@ -99,7 +99,7 @@ class Optimizer:
     b2: float = 0.999  # of adamw
     clip_norm: float = 1.0  # of the global gradient; 0: off
     weight_decay: float = 0.0  # sgd: added to the gradient; adamw: apart from it
-    no_decay: str = "bias|scale|cls|positions"  # regular expression: parameter paths that do not decay
+    no_decay: str = "bias|scale|cls|positions"  # regular expression: parameter paths that do not decay; "": none
     # of the learning rate, from a block to the one below it; 1: off; for what starts from other weights alone
     layer_decay: float = 1.0
     freeze: str = ""  # regular expression: parameter paths that stay as they are; "": none

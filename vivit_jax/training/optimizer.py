@@ -35,7 +35,7 @@ def make_optimizer(config: Optimizer, schedule: optax.Schedule) -> optax.Gradien
     """
 
     def decays(params):
-        return jax.tree_util.tree_map_with_path(lambda path, _: not re.search(config.no_decay, path_name(path)), params)
+        return jax.tree.map(lambda spared: not spared, named(config.no_decay, params))
 
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     scale = [optax.stateless(_scale_layers(config.layer_decay))] if config.layer_decay < 1 else []
@@ -50,11 +50,11 @@ def make_optimizer(config: Optimizer, schedule: optax.Schedule) -> optax.Gradien
     if not config.freeze:
         return chain
     groups: dict[Any, optax.GradientTransformation] = {True: optax.set_to_zero(), False: chain}
-    return optax.transforms.partition(groups, lambda params: frozen(config.freeze, params))
+    return optax.transforms.partition(groups, lambda params: named(config.freeze, params))
 
 
-def frozen(pattern: str, params: Any) -> Any:
-    """Which parameters stay as they are: a tree of bools."""
+def named(pattern: str, params: Any) -> Any:
+    """Which parameters a regular expression names, "" none: a tree of bools."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: bool(pattern) and bool(re.search(pattern, path_name(path))), params
     )
@@ -62,7 +62,7 @@ def frozen(pattern: str, params: Any) -> Any:
 
 def hold(pattern: str, params: Any) -> Any:
     """The parameters, with no gradient for what is frozen: what only it would need is not computed."""
-    return jax.tree.map(lambda x, stays: jax.lax.stop_gradient(x) if stays else x, params, frozen(pattern, params))
+    return jax.tree.map(lambda x, stays: jax.lax.stop_gradient(x) if stays else x, params, named(pattern, params))
 
 
 def layer_depths(params: Any) -> tuple[Any, int]:

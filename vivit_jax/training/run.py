@@ -19,7 +19,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.files import write_json
 from vivit_jax.schema import differences
 from vivit_jax.sections import Augment
-from vivit_jax.training.optimizer import frozen, path_name
+from vivit_jax.training.optimizer import named, path_name
 from vivit_jax.training.program import Program, assemble
 from vivit_jax.training.sharding import state_sharding
 from vivit_jax.training.step import State
@@ -134,7 +134,7 @@ def layer_decay(config: Config) -> float:
 
 def check_frozen(pattern: str, params: Any) -> None:
     """Raises UserError where `config.optimizer.freeze` names no parameter, or all of them."""
-    stay = [(path_name(path), stays) for path, stays in jax.tree.leaves_with_path(frozen(pattern, params))]
+    stay = [(path_name(path), stays) for path, stays in jax.tree.leaves_with_path(named(pattern, params))]
     names = [name for name, stays in stay if stays]
     if pattern and not names:
         raise UserError(f"config.optimizer.freeze: {pattern!r} names no parameter; they are called as {stay[-1][0]} is")
