@@ -37,20 +37,21 @@ def make_optimizer(config: Optimizer, schedule: optax.Schedule) -> optax.Gradien
     def decays(params):
         return jax.tree.map(lambda spared: not spared, named(config.no_decay, params))
 
-    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    scale = [optax.stateless(_scale_layers(config.layer_decay))] if config.layer_decay < 1 else []
+    steps = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     if config.name == "adamw":
         options: dict = dict(weight_decay=config.weight_decay, mask=decays, mu_dtype=config.momentum_dtype)
-        adamw = optax.adamw(schedule, config.b1, config.b2, **options)
-        chain = optax.chain(*clip, adamw, *scale)
+        steps.append(optax.adamw(schedule, config.b1, config.b2, **options))
     else:  # L2 as in both releases: the decay joins the gradient, and so the momentum.
-        decay = [optax.add_decayed_weights(config.weight_decay, decays)] if config.weight_decay else []
-        sgd = optax.sgd(schedule, config.momentum, config.nesterov, accumulator_dtype=jnp.dtype(config.momentum_dtype))
-        chain = optax.chain(*clip, *decay, sgd, *scale)
+        steps += [optax.add_decayed_weights(config.weight_decay, decays)] if config.weight_decay else []
+        dtype = jnp.dtype(config.momentum_dtype)
+        steps.append(optax.sgd(schedule, config.momentum, config.nesterov, accumulator_dtype=dtype))
+    # Outside of what is trained, where depths could not be counted.
+    scale = [optax.stateless(_scale_layers(config.layer_decay))] if config.layer_decay < 1 else []
     if not config.freeze:
-        return chain
-    groups: dict[Any, optax.GradientTransformation] = {True: optax.set_to_zero(), False: chain}
-    return optax.transforms.partition(groups, lambda params: named(config.freeze, params))
+        return optax.chain(*steps, *scale)
+    groups: dict[Any, optax.GradientTransformation] = {True: optax.set_to_zero(), False: optax.chain(*steps)}
+    trained = optax.transforms.partition(groups, lambda params: named(config.freeze, params))
+    return optax.chain(trained, *scale) if scale else trained
 
 
 def named(pattern: str, params: Any) -> Any:
