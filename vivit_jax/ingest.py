@@ -184,7 +184,7 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "validation_fraction", 0.2, "Part of each class held out, where the source has no validation split."
     )
-    flags.DEFINE_integer("seed", 0, "Of that split.")
+    flags.DEFINE_integer("seed", 0, "Of that split.", lower_bound=0)
     flags.DEFINE_integer("num_workers", None, "Processes; as many as cores by default.", lower_bound=1)
     flags.DEFINE_multi_string("beam", None, "An option of an Apache Beam pipeline to run on; may be repeated.")
 

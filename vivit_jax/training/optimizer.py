@@ -1,6 +1,7 @@
 """Schedules and optimizers of both papers' recipes."""
 
 import re
+from collections import Counter
 from typing import Any
 
 import jax
@@ -13,11 +14,12 @@ from vivit_jax.sections import Optimizer, Schedule
 def make_schedule(config: Schedule, steps_per_epoch: float, total_steps: int) -> optax.Schedule:
     """Step -> learning rate: linear from 0 over the warm-up, then as `config.name` says."""
     peak, warmup = config.learning_rate, min(round(config.warmup_epochs * steps_per_epoch), total_steps - 1)
+    drops = Counter(round(epoch * steps_per_epoch) - warmup for epoch in config.step_epochs)  # several in short epochs
     rest = {
         "cosine": lambda: optax.cosine_decay_schedule(peak, total_steps - warmup),
         "constant": lambda: optax.constant_schedule(peak),
         "step": lambda: optax.piecewise_constant_schedule(
-            peak, {round(epoch * steps_per_epoch) - warmup: config.step_factor for epoch in config.step_epochs}
+            peak, {step: config.step_factor**times for step, times in drops.items()}
         ),
     }[config.name]()
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), rest], [warmup]) if warmup else rest
