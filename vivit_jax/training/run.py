@@ -84,9 +84,11 @@ def open_run(config: Config, workdir: Path) -> Run:
     """Checks that everything fits together before anything is computed.
 
     Raises:
-      UserError: the dataset is not there, or a number of classes, batch or mesh does not fit.
+      UserError: the dataset or one of its splits is not there, or a number of classes, batch or mesh does not fit.
     """
     dataset = VideoDataset(config.data.data_dir, config.data.name)
+    for split in config.evaluation.splits:
+        dataset.source(split)
     model = config.model.architecture(dataset.num_classes)
     heads = dataset.num_classes if isinstance(dataset.num_classes, dict) else {"head": dataset.num_classes}
     if model.heads != heads:
