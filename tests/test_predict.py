@@ -88,6 +88,8 @@ def test_windows():
     assert spans(facts, feeding, Views(window_seconds=99.0)) == [(0, 100)]
     with pytest.raises(UserError, match=r"windows of 0.5 s are shorter than a clip .* 0.70 s at 10 frames"):
         spans(facts, feeding, Views(window_seconds=0.5))
+    with pytest.raises(UserError, match="must be finite"):
+        Views(window_seconds=1.0, stride_seconds=float("inf"))
     ((frames,),) = [clips_of((35, 40), facts, feeding, 1)]
     np.testing.assert_array_equal(frames, [51, 53, 55, 57])  # the middle of the window
 
