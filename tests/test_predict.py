@@ -11,9 +11,9 @@ from flax import nnx
 import videos
 import vivit_jax
 from models import fed, make
+from videos import decode
 from vivit_jax.architecture import Preprocessing
 from vivit_jax.data import sampling
-from vivit_jax.data.decode import decode
 from vivit_jax.data.transcode import transcode
 from vivit_jax.data.video_files import Facts
 from vivit_jax.data.video_reader import VideoReader, Views, clips_of, spans
