@@ -19,7 +19,7 @@ from input_pipeline import prepare
 from train import RESULTS, machine, times_faster
 
 from vivit_jax.data.datasets import VideoDataset
-from vivit_jax.data.decode import decode, decode_crops
+from vivit_jax.data.decode import decode_crops
 from vivit_jax.data.sampling import view_boxes
 
 SIZE, FRAMES = (224, 224), np.arange(20, 84, 2)
@@ -42,7 +42,7 @@ def main() -> None:
                 start = time.perf_counter()
                 once = decode_crops(example["video"], FRAMES, boxes, **how)
                 middle = time.perf_counter()
-                each = [decode(example["video"], FRAMES, box=box, **how) for box in boxes]
+                each = [decode_crops(example["video"], FRAMES, [box], **how)[0] for box in boxes]
                 seconds["once"].append(middle - start)
                 seconds["for each"].append(time.perf_counter() - middle)
                 np.testing.assert_array_equal(once, each)

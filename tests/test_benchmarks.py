@@ -10,9 +10,9 @@ import tensorflow_datasets as tfds
 
 import miniatures
 import runs
+from videos import decode
 from vivit_jax.data import benchmarks
 from vivit_jax.data.datasets import VideoDataset
-from vivit_jax.data.decode import decode
 from vivit_jax.errors import UserError
 from vivit_jax.ingest import ingest
 

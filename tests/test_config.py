@@ -1,5 +1,6 @@
 """Configurations: the published ones, and mistakes, each one line that names the key."""
 
+import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -62,6 +63,8 @@ def test_step_schedule():
                                         schedule__learning_rate=0.005, schedule__warmup_epochs=0.0))  # fmt: skip
     schedule = make_schedule(config.schedule, 10.0, 150)
     assert [float(schedule(step)) for step in (0, 109, 111, 141)] == pytest.approx([5e-3, 5e-3, 5e-4, 5e-5])
+    schedule = make_schedule(config.schedule, 0.1, 2)  # both round to the first step
+    assert [float(schedule(step)) for step in (0, 1)] == pytest.approx([5e-3, 5e-5])
 
 
 @pytest.mark.parametrize("name, moves_by", [("sgd", 0.1), ("adamw", 0.1)])
@@ -73,6 +76,10 @@ def test_weight_decay_spares_what_its_pattern_names(name, moves_by):
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
     np.testing.assert_allclose(updates["mlp"]["kernel"], -moves_by, atol=1e-6)
     assert not updates["mlp"]["bias"].any() and not updates["norm"]["scale"].any()
+    everywhere = make_optimizer(dataclasses.replace(config.optimizer, no_decay=""), lambda _: 1.0)
+    updates, _ = everywhere.update(jax.tree.map(jnp.zeros_like, params), everywhere.init(params), params)
+    for update in jax.tree.leaves(updates):
+        np.testing.assert_allclose(update, -moves_by, atol=1e-6)
 
 
 def test_the_global_gradient_is_clipped():
@@ -110,8 +117,15 @@ def test_the_global_gradient_is_clipped():
         (dict(augment__flip=2.0), r"config\.augment\.flip: 2\.0"),
         (dict(optimizer__name="adam"), r"config\.optimizer\.name: 'adam' is none of 'sgd', 'adamw'"),
         (dict(schedule__step_epochs=(3.0,)), r"config\.schedule\.step_epochs"),
+        (dict(schedule__name="step", schedule__step_epochs=(1.0, 1.0)), r"config\.schedule\.step_epochs: .* must rise"),
+        (dict(schedule__step_factor=-1.0), r"config\.schedule\.step_factor: -1\.0 must be above 0"),
+        (dict(train__epochs=float("inf")), r"config\.train\.epochs: inf is not a finite number"),
+        (dict(model__dropout=float("nan")), r"model\.dropout: nan is not a finite number"),
+        (dict(model__num_classes={"head": 2}), r"model\.num_classes: \{'head': 2\}; a single head has a plain number"),
+        (dict(evaluation__splits=(), train__eval_every_epochs=1.0), r"config\.evaluation\.splits: \(\) is nothing to"),
         (dict(mesh__fsdp=-1), r"config\.mesh\.fsdp"),
         (dict(seed="zero"), r"config\.seed: 'zero' is not int"),
+        (dict(seed=-1), r"config\.seed: -1 must be from 0"),
     ],
     ids=str,
 )

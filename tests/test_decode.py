@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import videos
+from videos import decode
 from vivit_jax.data import decode as decoding
-from vivit_jax.data.decode import DecodeError, decode, decode_crops
+from vivit_jax.data.decode import DecodeError, decode_crops
 from vivit_jax.data.transcode import transcode
 from vivit_jax.data.video_files import TranscodeError, probe
 
@@ -24,13 +25,12 @@ def test_true_counts_whatever_the_container_says(tmp_path, suffix):
     path = videos.write(tmp_path / f"a{suffix}", num_frames=37, fps=30)
     clip = transcode(path, 256)
     assert (clip.num_frames, clip.height, clip.width) == (37, 48, 64) and clip.fps == pytest.approx(30)
-    assert len(decode(clip.video, np.arange(37))) == 37
     with av.open(str(path)) as container:
         if suffix == ".mkv":
             assert container.streams.video[0].frames == 0  # what the container says
         originals = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     ours = decode(clip.video, np.arange(37))
-    assert np.abs(ours.astype(int) - np.stack(originals)).mean() < 8
+    assert len(ours) == 37 and np.abs(ours.astype(int) - np.stack(originals)).mean() < 8
 
 
 def test_any_frame_equals_that_of_a_full_decode(clip):
@@ -44,8 +44,7 @@ def test_any_frame_equals_that_of_a_full_decode(clip):
 
 def test_random_access_needs_no_more_than_one_key_frame_interval(clip):
     with av.open(io.BytesIO(clip.video)) as container:
-        keys = [packet.pts for packet in container.demux(video=0) if packet.is_keyframe]
-    assert len(keys) == 3  # at frames 0, 32, 64
+        assert sum(packet.is_keyframe for packet in container.demux(video=0)) == 3  # at frames 0, 32, 64
 
 
 def test_crop_and_resize(clip):
@@ -192,8 +191,7 @@ def test_videos_of_a_turned_camera_come_out_upright(tmp_path, turn, matrix):
         picture = next(container.decode(video=0)).to_ndarray(format="rgb24")
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 44
-    a, b, c, d = (value << 16 for value in matrix)
-    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    data[at : at + 36] = struct.pack(">9i", *(x << 16 for x in (*matrix[:2], 0, *matrix[2:], 0, 0, 0)), 1 << 30)
     path.write_bytes(data)
     clip = transcode(path, 256)
     upright = np.rot90(picture, -turn)

@@ -7,9 +7,9 @@ import pytest
 from flax import nnx
 
 import runs
+from videos import decode
 from vivit_jax.data import sampling
 from vivit_jax.data.augment import normalize, to_float
-from vivit_jax.data.decode import decode
 from vivit_jax.evaluation.multiview import Evaluator
 from vivit_jax.evaluation.views import average_views
 from vivit_jax.training.run import open_run

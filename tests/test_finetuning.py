@@ -67,6 +67,15 @@ def test_layer_decay_scales_what_each_layer_learns(case, name):
         np.testing.assert_allclose(moved[1][path], whole * 0.5 ** (top - depths[path]), rtol=1e-5, err_msg=path)
 
 
+def test_layer_decay_counts_what_is_frozen():
+    """A block learns as slowly where those above it stay as they are."""
+    params = {"encoder": {"blocks": {str(block): {"bias": jnp.ones(())} for block in range(4)}}}
+    for freeze, wanted in (("", [1 / 16, 1 / 8, 1 / 4, 1 / 2]), ("blocks/[23]/", [1 / 16, 1 / 8, 0, 0])):
+        transform = optimizer(name="sgd", layer_decay=0.5, freeze=freeze, clip_norm=0.0)
+        updates, _ = transform.update(params, transform.init(params), params)
+        np.testing.assert_allclose(jax.tree.leaves(updates), -1e-3 * np.array(wanted), rtol=1e-5)
+
+
 FREEZE = "^(embedding|encoder/)"
 
 

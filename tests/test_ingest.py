@@ -12,8 +12,8 @@ import pytest
 
 import runs
 import videos
+from videos import decode
 from vivit_jax.data.datasets import VideoDataset
-from vivit_jax.data.decode import decode
 from vivit_jax.errors import UserError
 from vivit_jax.ingest import ingest
 

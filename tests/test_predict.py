@@ -11,9 +11,9 @@ from flax import nnx
 import videos
 import vivit_jax
 from models import fed, make
+from videos import decode
 from vivit_jax.architecture import Preprocessing
 from vivit_jax.data import sampling
-from vivit_jax.data.decode import decode
 from vivit_jax.data.transcode import transcode
 from vivit_jax.data.video_files import Facts
 from vivit_jax.data.video_reader import VideoReader, Views, clips_of, spans
@@ -88,6 +88,8 @@ def test_windows():
     assert spans(facts, feeding, Views(window_seconds=99.0)) == [(0, 100)]
     with pytest.raises(UserError, match=r"windows of 0.5 s are shorter than a clip .* 0.70 s at 10 frames"):
         spans(facts, feeding, Views(window_seconds=0.5))
+    with pytest.raises(UserError, match="must be finite"):
+        Views(window_seconds=1.0, stride_seconds=float("inf"))
     ((frames,),) = [clips_of((35, 40), facts, feeding, 1)]
     np.testing.assert_array_equal(frames, [51, 53, 55, 57])  # the middle of the window
 

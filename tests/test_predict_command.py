@@ -15,7 +15,9 @@ import vivit_jax
 from models import fed, make
 from vivit_jax import use
 from vivit_jax.checkpoints.training import Checkpoints
+from vivit_jax.data.video_reader import Views
 from vivit_jax.errors import UserError
+from vivit_jax.evaluation.predict_files import predict_files
 from vivit_jax.training.loop import evaluate
 from vivit_jax.training.run import claim, open_run
 
@@ -106,6 +108,19 @@ def test_a_config_beside_a_workdir_says_the_views(data_dir, tmp_path):
     assert use.model_of(runs.config(data_dir, evaluation__clips=3), str(tmp_path))[1].clips == 3
     with pytest.raises(UserError, match=r"config.data.stride: 2.0 -> 1.0"):
         use.model_of(runs.config(data_dir, data__stride=1.0), str(tmp_path))
+
+
+def test_several_clips_of_what_one_has_seen_are_an_error(monkeypatch):
+    """Before the video, which is not there, is looked for."""
+    model, message = fed(make("timesformer_b"), sampling="whole"), "clips: 2 of a model whose sampling is 'whole'"
+    with pytest.raises(UserError, match=message):
+        vivit_jax.predict(model, "gone.mp4", clips=2)
+    monkeypatch.setattr("vivit_jax.checkpoints.pretrained.open_model", lambda source: (None, model))
+    monkeypatch.setattr("vivit_jax.evaluation.predict_files.compute_in_kept_memory", lambda: None)
+    for name in ("keep_compiled", "add_biases_in_products"):  # of the whole process
+        monkeypatch.setattr(f"vivit_jax.compiled.{name}", lambda *_: None)
+    with pytest.raises(UserError, match=message):
+        predict_files("model", ["gone.mp4"], Views(clips=2), 5, None, 60.0, False)
 
 
 @pytest.mark.parametrize(

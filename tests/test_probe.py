@@ -13,8 +13,8 @@ from flax import nnx
 import runs
 import vivit_jax
 from models import TINY, make, randomize
+from videos import decode
 from vivit_jax.data.augment import normalize, to_float
-from vivit_jax.data.decode import decode
 from vivit_jax.data.sampling import even_clips, view_boxes
 from vivit_jax.errors import UserError
 from vivit_jax.evaluation import classifiers, features

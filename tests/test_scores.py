@@ -75,7 +75,7 @@ def test_several_heads_survive_a_file_and_are_scored_alone(tmp_path):
         load_scores(tmp_path / "scores.npz")
 
 
-def test_reports_by_class_against_a_loop(tmp_path):
+def test_reports_by_class_against_a_loop(tmp_path, monkeypatch):
     scores = random_scores(1, 60)
     scores.labels["noun"][scores.labels["noun"] == 2] = 0  # nothing is a pan
     names = [path.name for path in write_reports(tmp_path, "test", scores, HEADS)]
@@ -94,6 +94,8 @@ def test_reports_by_class_against_a_loop(tmp_path):
         wrong = [np.sum(said[mine] == other) if other != index else -1 for other in range(3)]
         assert row[6:] == [HEADS["noun"][int(np.argmax(wrong))], str(max(wrong))]
     assert matplotlib.image.imread(tmp_path / "confusion_test_noun.png").shape[0] > 200
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # without the extra `plots`
+    assert {path.suffix for path in write_reports(tmp_path, "test", scores, HEADS)} == {".csv"}
 
 
 def test_paths_are_put_in_order():

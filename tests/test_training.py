@@ -132,13 +132,14 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(data
     assert not (tmp_path / "metrics.json").exists()
 
 
-def test_batches_that_do_not_divide_are_named(data_dir, tmp_path):
+def test_what_does_not_fit_is_named_before_anything_starts(data_dir, tmp_path):
     for changes, message in [
         (dict(train__batch_size=12, mesh__data=8), r"config\.train\.batch_size: 12 does not divide over 8 devices"),
         (dict(evaluation__batch_size=12), r"config\.evaluation\.batch_size: 12 does not divide over 8 devices"),
         (dict(mesh__data=3), r"config\.mesh: data 3 x fsdp 1 x context 2 x tensor 1 does not make 8 devices"),
         (dict(mesh__data=1, mesh__context=8), r"config\.mesh\.context: 8 does not divide frames and time steps, whose"),
         (dict(mesh__data=1, mesh__tensor=8, mesh__context=1), r"config\.mesh\.tensor: 8 does not divide heads"),
+        (dict(evaluation__splits=("test",)), r"no split 'test', only train, validation; .* config\.evaluation\.splits"),
     ]:
         with pytest.raises(UserError, match=message):
             loop.train(runs.config(data_dir, **changes), tmp_path / "run")

@@ -5,6 +5,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from vivit_jax.data.decode import decode_crops
+
 CODECS = {".mp4": "libx264", ".mkv": "libx264", ".avi": "mpeg4", ".mov": "libx264"}
 
 
@@ -34,6 +36,11 @@ def write_audio(path: Path) -> Path:
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def decode(video, indices, box=None, size=None, frame_sizes=()) -> np.ndarray:
+    """Frames of an ingested video, whole or a single crop of each."""
+    return decode_crops(video, indices, [box], size=size, frame_sizes=frame_sizes)[0]
 
 
 def truncate(path: Path, part: float = 0.6) -> Path:

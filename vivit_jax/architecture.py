@@ -87,6 +87,8 @@ class ModelConfig:
     def _check_sizes(self):
         if not self.heads or any(n < 1 for n in self.heads.values()):
             raise UserError(f"model.num_classes: {self.num_classes}; every head needs at least 1 class")
+        if isinstance(self.num_classes, tuple) and self.heads.keys() == {"head"}:
+            raise UserError(f"model.num_classes: {self.heads}; a single head has a plain number of classes")
         for name in ("num_frames", "tubelet_size", "width", "num_layers", "num_heads", "mlp_dim"):
             if getattr(self, name) < 1:
                 raise UserError(f"model.{name}: {getattr(self, name)} is not at least 1")

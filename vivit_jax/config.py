@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vivit_jax.architecture import ModelConfig
+from vivit_jax.errors import UserError
 from vivit_jax.schema import build, check, defaults, placeholder
 from vivit_jax.sections import Augment, Data, Mesh, Model, Optimizer, Schedule, Train
 from vivit_jax.sections_evaluation import Evaluation, Probe
@@ -31,10 +32,15 @@ class Config:
     mesh: Mesh = field(default=Mesh(), metadata={"resume": True})
 
     def __post_init__(self):
+        if not 0 <= self.seed < 2**63:  # what both NumPy and JAX take
+            raise UserError(f"config.seed: {self.seed} must be from 0 to 2^63 - 1")
         views = self.data.sampling != "whole" or self.evaluation.clips == 1
         check(self.evaluation, "clips", views, "with config.data.sampling 'whole', which one clip has seen")
         located = self.data.sampling in ("strided", "span") or self.evaluation.starts == "even"
         check(self.evaluation, "starts", located, f"with config.data.sampling {self.data.sampling!r}, which has none")
+        every = self.train.eval_every_epochs
+        wanted = self.evaluation.splits or not every
+        check(self.evaluation, "splits", wanted, f"is nothing to evaluate; config.train.eval_every_epochs is {every:g}")
         short_side = min(self.model.architecture().image_size)
         enough = self.data.crop == "resized" or self.data.crop_short_side[0] >= short_side
         check(self.data, "crop_short_side", enough, f"starts below the crop of {short_side} pixels")

@@ -18,6 +18,7 @@ from vivit_jax.data.builder import FolderBuilder, VideoBuilder, build
 from vivit_jax.data.check import check
 from vivit_jax.data.datasets import dataset_path
 from vivit_jax.errors import UserError, disk_space
+from vivit_jax.files import alone
 from vivit_jax.schema import nearest
 from vivit_jax.sections import Data
 
@@ -59,7 +60,8 @@ def ingest(
 ) -> Path:
     """Re-encodes the videos of a source and writes them as a TFDS dataset.
 
-    Interrupted, it goes on where it stopped; complete, it says so. Call it from a main module guarded by `__name__`.
+    Interrupted, it goes on where it stopped; complete, also once another process is done with it, it says so. Call it
+    from a main module guarded by `__name__`.
 
     Args:
       source: a folder of class folders, a folder of train/ and validation/ (and test/) with these, or a CSV
@@ -81,17 +83,18 @@ def ingest(
     options |= dict(validation_fraction=validation_fraction, seed=seed)
     path = dataset_path(data_dir, name)
     builder = make_builder(source, name, data_dir, layout, options)
-    if path.exists():
-        record = path / "metadata.json"
-        known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-        if any(known.get(key) != value for key, value in builder.settings.items()):
-            raise UserError(f"--name: {path} exists already, made of {known}; take another name or delete {path}")
-        builder.clean()  # of a run that was killed at its very end
-        print(f"{path} is complete already")
+    if not path.exists():
+        with disk_space(lambda: f"--data_dir: the disk is full at {path.parent}; free some space and start again"):
+            build(builder, source, _beam_options(beam))
+    if builder.made:
+        _report(builder, path, layout)
         return path
-    with disk_space(lambda: f"--data_dir: the disk is full at {path.parent}; free some space and start again"):
-        build(builder, source, _beam_options(beam))
-    _report(builder, path, layout)
+    record = path / "metadata.json"
+    known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    if any(known.get(key) != value for key, value in builder.settings.items()):
+        raise UserError(f"--name: {path} exists already, made of {known}; take another name or delete {path}")
+    builder.clean()  # of a run that was killed at its very end
+    print(f"{path} is complete already")
     return path
 
 
@@ -141,11 +144,13 @@ def ensure(data: Data) -> None:
     if not data.generator or dataset_path(data.data_dir, data.name).exists():
         return
     videos = Path(data.data_dir).expanduser() / f"{data.name}_videos"
-    if not videos.exists():
-        print(f"Rendering the demonstration videos into {videos}")
-        with disk_space(lambda: f"config.data.data_dir: the disk is full at {videos}; free some space and start again"):
-            motion_files.generate(videos)
-    ingest(videos, data.name, data.data_dir)
+    full = disk_space(lambda: f"config.data.data_dir: the disk is full at {videos}; free some space and start again")
+    with alone(videos.with_name(f"{videos.name}.lock")):
+        if not videos.exists():
+            print(f"Rendering the demonstration videos into {videos}")
+            with full:
+                motion_files.generate(videos)
+        ingest(videos, data.name, data.data_dir)
 
 
 def main(argv) -> None:
@@ -184,7 +189,7 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "validation_fraction", 0.2, "Part of each class held out, where the source has no validation split."
     )
-    flags.DEFINE_integer("seed", 0, "Of that split.")
+    flags.DEFINE_integer("seed", 0, "Of that split.", lower_bound=0)
     flags.DEFINE_integer("num_workers", None, "Processes; as many as cores by default.", lower_bound=1)
     flags.DEFINE_multi_string("beam", None, "An option of an Apache Beam pipeline to run on; may be repeated.")
 

@@ -52,7 +52,7 @@ def timesformer() -> Any:
     config.model.dtype = "bfloat16"
     config.data.update(short_clips="hold", crop="jitter", crop_short_side=(256, 320), eval_resize=224)
     config.augment.flip = 0.5
-    config.optimizer.update(name="sgd", momentum=0.9, nesterov=True, weight_decay=1e-4, clip_norm=0.0, no_decay="^$")
+    config.optimizer.update(name="sgd", momentum=0.9, nesterov=True, weight_decay=1e-4, clip_norm=0.0, no_decay="")
     config.schedule.update(name="step", learning_rate=0.005, step_epochs=(11.0, 14.0), step_factor=0.1)
     config.train.update(batch_size=64, epochs=15.0, checkpoint_every=1000)
     config.evaluation.update(batch_size=64, clips=1, crops=3)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -94,9 +95,11 @@ def convert(expected: Any, value: Any, where: str) -> Any:
     if value is None:
         raise UserError(f"{where}: is not set")
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value)
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise UserError(f"{where}: {value!r} is not {expected.__name__}")
+    if expected is float and not math.isfinite(value):
+        raise UserError(f"{where}: {value!r} is not a finite number")
     return value
 
 

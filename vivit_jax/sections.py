@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from vivit_jax.architecture import ModelConfig, Sampling, ShortClips
@@ -99,7 +100,7 @@ class Optimizer:
     b2: float = 0.999  # of adamw
     clip_norm: float = 1.0  # of the global gradient; 0: off
     weight_decay: float = 0.0  # sgd: added to the gradient; adamw: apart from it
-    no_decay: str = "bias|scale|cls|positions"  # regular expression: parameter paths that do not decay
+    no_decay: str = "bias|scale|cls|positions"  # regular expression: parameter paths that do not decay; "": none
     # of the learning rate, from a block to the one below it; 1: off; for what starts from other weights alone
     layer_decay: float = 1.0
     freeze: str = ""  # regular expression: parameter paths that stay as they are; "": none
@@ -127,10 +128,10 @@ class Schedule:
     def __post_init__(self):
         check(self, "learning_rate", self.learning_rate > 0, "must be above 0")
         check(self, "warmup_epochs", self.warmup_epochs >= 0, "must not be negative")
-        rising = list(self.step_epochs) == sorted(self.step_epochs)
-        check(
-            self, "step_epochs", rising and (self.name == "step") == bool(self.step_epochs), "rising; for 'step' alone"
-        )
+        check(self, "step_factor", self.step_factor > 0, "must be above 0")
+        rising = all(epoch < following for epoch, following in pairwise((0.0, *self.step_epochs)))
+        alone = (self.name == "step") == bool(self.step_epochs)
+        check(self, "step_epochs", rising and alone, "must rise from above 0 with name 'step', and be () with others")
 
 
 @dataclass(frozen=True)

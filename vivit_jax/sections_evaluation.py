@@ -10,7 +10,7 @@ from vivit_jax.schema import check
 class Evaluation:
     """Views of each video: clips spread over its length, times crops spread over its long side."""
 
-    splits: tuple[str, ...] = ("validation",)  # what is evaluated
+    splits: tuple[str, ...] = ("validation",)  # what is evaluated; (): nothing
     batch_size: int = 16  # videos, over all devices and processes
     clips: int = 1  # of each video
     crops: int = 1  # of each clip

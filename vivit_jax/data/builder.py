@@ -9,7 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -20,6 +20,7 @@ from vivit_jax.data.datasets import HEAD, VERSION
 from vivit_jax.data.sources import Entry, Listing, check_classes, hold_out, read_source
 from vivit_jax.data.transcode import Storage
 from vivit_jax.errors import UserError
+from vivit_jax.files import alone
 from vivit_jax.progress import progress
 
 
@@ -51,7 +52,7 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         self.settings = {"short_side": short_side, "storage": storage}
         self.max_skipped, self.num_workers = max_skipped, num_workers or os.cpu_count() or 1
-        self.on_beam, self.listed = False, Listing([], {})
+        self.on_beam, self.listed, self.made = False, Listing([], {}), False
         self.running = contextlib.ExitStack()  # workers, which an error ends before what they were writing is removed
         super().__init__(**{"file_format": "array_record", **kwargs})
 
@@ -92,19 +93,23 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
-        """As TFDS has it. Interrupted, it goes on where it stopped; a Beam runner in `download_config` runs it there.
+        """As TFDS has it; while another process makes the same dataset, it waits, and then takes that one.
+
+        Interrupted, it goes on where it stopped; a Beam runner in `download_config` runs it there.
 
         Raises:
           UserError: the source, or too many of its videos, are no good; nothing that looks like a dataset is left.
         """
-        self._remove_unfinished()  # of a process that was killed
-        try:
-            with self.running:
-                super().download_and_prepare(*args, **kwargs)
-        except BaseException:
-            self._remove_unfinished()
-            raise
-        self.clean()
+        with alone(self.cache.parent / "lock"):
+            self._remove_unfinished()  # of a process that was killed
+            try:
+                with self.running:
+                    super().download_and_prepare(*args, **kwargs)
+            finally:
+                self._remove_unfinished()
+            self.clean()
+        if not self.made:
+            self.info.read_from_directory(self.data_path)
 
     def clean(self) -> None:
         """Removes what a complete dataset does not need."""
@@ -128,14 +133,13 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         total = len(self.listed.entries) + len(self.listed.missing)
         if len(lost) > self.max_skipped * total:
             first, reason = min(lost.items())
-            enough = f"--max_skipped={len(lost) / total + 0.005:.2f}"
             raise UserError(
                 f"--max_skipped: {len(lost)} of {total} videos cannot be used ({first}: {reason}; all are in {path}); "
-                f"more than {self.max_skipped:.0%} is an error, {enough} would go on"
+                f"above {self.max_skipped:.0%} is an error, --max_skipped={len(lost) / total + 0.005:.2f} would go on"
             )
         self.check_written([entry for entry in self.listed.entries if entry.name not in lost])
-        metadata: Any = self.info.metadata
-        metadata.update(self.settings, videos=total, skipped=len(lost))
+        cast(Any, self.info.metadata).update(self.settings, videos=total, skipped=len(lost))
+        self.made = True
 
     def _split_generators(self, dl_manager):
         if not self.listed.entries:

@@ -55,7 +55,10 @@ class VideoDataset:
           UserError: the dataset has no such split.
         """
         if split not in self.splits:
-            raise UserError(f"{self.path}: there is no split {split!r}, only {', '.join(self.splits)}")
+            raise UserError(
+                f"{self.path}: there is no split {split!r}, only {', '.join(self.splits)}; config.data.train_split and "
+                "config.evaluation.splits name them"
+            )
         heads = tuple(self.class_names) if isinstance(self.class_names, dict) else (HEAD,)
         return Source(self.path, split, self.splits[split], heads)
 

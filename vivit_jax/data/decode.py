@@ -14,9 +14,9 @@ import av.filter
 import numpy as np
 
 from vivit_jax.data.sampling import Box
+from vivit_jax.data.video_files import MAX_SIDE
 
 TIME_LIMIT = 60.0  # seconds for the frames of one clip
-MAX_SIDE = 8192  # pixels
 
 
 # Why frames cannot be had, by the name under which a run counts them.
@@ -39,23 +39,6 @@ class DecodeError(ValueError):
     def __init__(self, fault: str):
         super().__init__(FAULTS[fault])
         self.fault = fault
-
-
-def decode(
-    video: bytes | str | Path,
-    indices: np.ndarray,
-    *,
-    size: tuple[int, int] | None = None,
-    box: Box | None = None,
-    frame_sizes: Sequence[int] = (),
-) -> np.ndarray:
-    """`decode_crops` for a single box, or none: uint8 RGB [len(indices), height, width, 3].
-
-    Args:
-      size: height and width of the result, in pixels; those of the box by default.
-      box: the whole frame by default.
-    """
-    return decode_crops(video, indices, [box], size=size, frame_sizes=frame_sizes)[0]
 
 
 def decode_crops(

@@ -37,8 +37,8 @@ class Views:
             raise UserError(f"clips {self.clips}, crops {self.crops}: at least 1 of each is needed")
         if self.average not in ("probabilities", "logits"):
             raise UserError(f"average: {self.average!r} is none of 'probabilities', 'logits'")
-        if (self.window_seconds or 0) < 0 or self.stride_seconds < 0:
-            raise UserError("window_seconds and stride_seconds must not be negative")
+        if not all(0 <= seconds < float("inf") for seconds in (self.window_seconds or 0, self.stride_seconds)):
+            raise UserError("window_seconds and stride_seconds must be finite, and not negative")
 
 
 def spans(facts: Facts, feeding: Preprocessing, views: Views) -> list[tuple[int, int]]:

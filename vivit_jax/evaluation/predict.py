@@ -17,7 +17,7 @@ from vivit_jax.data.augment import normalize, to_float
 from vivit_jax.data.video_files import Facts
 from vivit_jax.data.video_reader import VideoReader, Views, clips_of, spans
 from vivit_jax.errors import UserError
-from vivit_jax.evaluation.views import average_views
+from vivit_jax.evaluation.views import average_views, check_clips
 from vivit_jax.models.video_transformer import VideoTransformer
 
 T = TypeVar("T")
@@ -184,9 +184,10 @@ def predict(
       [(label, probability), ...], the most probable first, with numbers for labels where the model has none; by head
       where there are several.
     Raises:
-      UserError: (a ValueError) the file is no usable video; the message says why.
+      UserError: (a ValueError) the file is no usable video, or has no such clips; the message says why.
     """
     (graph, state), views = nnx.split(model), Views(clips, crops, average)
+    check_clips(model.preprocessing, views.clips)
     with VideoReader() as reader:
         found = pieces(reader, [str(video)], model.preprocessing, views)
         (prediction,) = predictions(found, lambda view: classify(graph, state, view), views)

@@ -66,10 +66,12 @@ def predict_files(
             from vivit_jax.compiled import add_biases_in_products, keep_compiled, user_cache
             from vivit_jax.evaluation import predict
             from vivit_jax.evaluation.timeline import draw_timeline
+            from vivit_jax.evaluation.views import check_clips
         compute_in_kept_memory()
         add_biases_in_products()
         keep_compiled(user_cache())
         checkpoint, target = open_model(source)
+        check_clips(target.preprocessing, views.clips)
         found = predict.ahead(stages.timed("decode", predict.pieces(reader, videos, target.preprocessing, views)))
         forward = _load(checkpoint, target, stages)
         names, folder = distinct_stems(videos), output.parent if output else Path(".")

@@ -6,8 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vivit_jax.architecture import Labels
+from vivit_jax.errors import UserError
 from vivit_jax.evaluation.scores import Scores, ranks
-from vivit_jax.files import replacing, write_csv
+from vivit_jax.figures import new_figure, save
+from vivit_jax.files import write_csv
 
 MAX_NAMES = 50  # classes that a drawing names
 MAX_COUNTS = 12  # classes of which it has numbers
@@ -57,13 +59,12 @@ def class_rows(scores: np.ndarray, labels: np.ndarray, matrix: np.ndarray, names
 
 def draw(path: Path, matrix: np.ndarray, names: tuple[str, ...]) -> bool:
     """The matrix as parts of each row; False where matplotlib, the extra `plots`, is missing."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
     named = len(names) <= MAX_NAMES
     size = 4 + min(len(names), MAX_NAMES) / 5 + (0.08 * max(map(len, names)) if named else 0)  # inches
-    figure = Figure(figsize=(size, size), layout="constrained")
+    try:
+        figure = new_figure(size, size, "a confusion matrix")
+    except UserError:
+        return False
     axis = figure.subplots()
     picture = axis.imshow(matrix / np.maximum(matrix.sum(1, keepdims=True), 1), vmin=0, vmax=1, cmap="viridis")
     figure.colorbar(picture, label="part of the class", shrink=0.8)
@@ -75,6 +76,5 @@ def draw(path: Path, matrix: np.ndarray, names: tuple[str, ...]) -> bool:
         for (row, column), count in np.ndenumerate(matrix):
             color = "black" if 2 * count > matrix[row].sum() else "white"
             axis.text(column, row, str(count), ha="center", va="center", color=color, fontsize="small")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    save(figure, path)
     return True

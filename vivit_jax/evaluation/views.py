@@ -1,7 +1,16 @@
-"""Averaging over the views of a video."""
+"""The views of a video, and averaging over them."""
 
 import jax
 import jax.numpy as jnp
+
+from vivit_jax.architecture import Preprocessing
+from vivit_jax.errors import UserError
+
+
+def check_clips(feeding: Preprocessing, clips: int) -> None:
+    """Raises UserError for clips beside the only one that a model has of a video."""
+    if feeding.sampling == "whole" and clips > 1:
+        raise UserError(f"clips: {clips} of a model whose sampling is 'whole', which one clip has seen; take 1")
 
 
 def average_views(logits: jax.Array, how: str) -> jax.Array:

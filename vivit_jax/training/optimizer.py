@@ -1,6 +1,7 @@
 """Schedules and optimizers of both papers' recipes."""
 
 import re
+from collections import Counter
 from typing import Any
 
 import jax
@@ -13,11 +14,12 @@ from vivit_jax.sections import Optimizer, Schedule
 def make_schedule(config: Schedule, steps_per_epoch: float, total_steps: int) -> optax.Schedule:
     """Step -> learning rate: linear from 0 over the warm-up, then as `config.name` says."""
     peak, warmup = config.learning_rate, min(round(config.warmup_epochs * steps_per_epoch), total_steps - 1)
+    drops = Counter(round(epoch * steps_per_epoch) - warmup for epoch in config.step_epochs)  # several in short epochs
     rest = {
         "cosine": lambda: optax.cosine_decay_schedule(peak, total_steps - warmup),
         "constant": lambda: optax.constant_schedule(peak),
         "step": lambda: optax.piecewise_constant_schedule(
-            peak, {round(epoch * steps_per_epoch) - warmup: config.step_factor for epoch in config.step_epochs}
+            peak, {step: config.step_factor**times for step, times in drops.items()}
         ),
     }[config.name]()
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), rest], [warmup]) if warmup else rest
@@ -35,26 +37,27 @@ def make_optimizer(config: Optimizer, schedule: optax.Schedule) -> optax.Gradien
     """
 
     def decays(params):
-        return jax.tree_util.tree_map_with_path(lambda path, _: not re.search(config.no_decay, path_name(path)), params)
+        return jax.tree.map(lambda spared: not spared, named(config.no_decay, params))
 
-    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    scale = [optax.stateless(_scale_layers(config.layer_decay))] if config.layer_decay < 1 else []
+    steps = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     if config.name == "adamw":
         options: dict = dict(weight_decay=config.weight_decay, mask=decays, mu_dtype=config.momentum_dtype)
-        adamw = optax.adamw(schedule, config.b1, config.b2, **options)
-        chain = optax.chain(*clip, adamw, *scale)
+        steps.append(optax.adamw(schedule, config.b1, config.b2, **options))
     else:  # L2 as in both releases: the decay joins the gradient, and so the momentum.
-        decay = [optax.add_decayed_weights(config.weight_decay, decays)] if config.weight_decay else []
-        sgd = optax.sgd(schedule, config.momentum, config.nesterov, accumulator_dtype=jnp.dtype(config.momentum_dtype))
-        chain = optax.chain(*clip, *decay, sgd, *scale)
+        steps += [optax.add_decayed_weights(config.weight_decay, decays)] if config.weight_decay else []
+        dtype = jnp.dtype(config.momentum_dtype)
+        steps.append(optax.sgd(schedule, config.momentum, config.nesterov, accumulator_dtype=dtype))
+    # Outside of what is trained, where depths could not be counted.
+    scale = [optax.stateless(_scale_layers(config.layer_decay))] if config.layer_decay < 1 else []
     if not config.freeze:
-        return chain
-    groups: dict[Any, optax.GradientTransformation] = {True: optax.set_to_zero(), False: chain}
-    return optax.transforms.partition(groups, lambda params: frozen(config.freeze, params))
+        return optax.chain(*steps, *scale)
+    groups: dict[Any, optax.GradientTransformation] = {True: optax.set_to_zero(), False: optax.chain(*steps)}
+    trained = optax.transforms.partition(groups, lambda params: named(config.freeze, params))
+    return optax.chain(trained, *scale) if scale else trained
 
 
-def frozen(pattern: str, params: Any) -> Any:
-    """Which parameters stay as they are: a tree of bools."""
+def named(pattern: str, params: Any) -> Any:
+    """Which parameters a regular expression names, "" none: a tree of bools."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: bool(pattern) and bool(re.search(pattern, path_name(path))), params
     )
@@ -62,7 +65,7 @@ def frozen(pattern: str, params: Any) -> Any:
 
 def hold(pattern: str, params: Any) -> Any:
     """The parameters, with no gradient for what is frozen: what only it would need is not computed."""
-    return jax.tree.map(lambda x, stays: jax.lax.stop_gradient(x) if stays else x, params, frozen(pattern, params))
+    return jax.tree.map(lambda x, stays: jax.lax.stop_gradient(x) if stays else x, params, named(pattern, params))
 
 
 def layer_depths(params: Any) -> tuple[Any, int]:

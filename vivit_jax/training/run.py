@@ -19,7 +19,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.files import write_json
 from vivit_jax.schema import differences
 from vivit_jax.sections import Augment
-from vivit_jax.training.optimizer import frozen, path_name
+from vivit_jax.training.optimizer import named, path_name
 from vivit_jax.training.program import Program, assemble
 from vivit_jax.training.sharding import state_sharding
 from vivit_jax.training.step import State
@@ -84,9 +84,11 @@ def open_run(config: Config, workdir: Path) -> Run:
     """Checks that everything fits together before anything is computed.
 
     Raises:
-      UserError: the dataset is not there, or a number of classes, batch or mesh does not fit.
+      UserError: the dataset or one of its splits is not there, or a number of classes, batch or mesh does not fit.
     """
     dataset = VideoDataset(config.data.data_dir, config.data.name)
+    for split in config.evaluation.splits:
+        dataset.source(split)
     model = config.model.architecture(dataset.num_classes)
     heads = dataset.num_classes if isinstance(dataset.num_classes, dict) else {"head": dataset.num_classes}
     if model.heads != heads:
@@ -134,7 +136,7 @@ def layer_decay(config: Config) -> float:
 
 def check_frozen(pattern: str, params: Any) -> None:
     """Raises UserError where `config.optimizer.freeze` names no parameter, or all of them."""
-    stay = [(path_name(path), stays) for path, stays in jax.tree.leaves_with_path(frozen(pattern, params))]
+    stay = [(path_name(path), stays) for path, stays in jax.tree.leaves_with_path(named(pattern, params))]
     names = [name for name, stays in stay if stays]
     if pattern and not names:
         raise UserError(f"config.optimizer.freeze: {pattern!r} names no parameter; they are called as {stay[-1][0]} is")
