@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -130,6 +131,13 @@ def test_complete_it_says_so_and_refuses_to_be_something_else(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == f"{path} is complete already"
     with pytest.raises(UserError, match="exists already, made of"):
         ingest(source, "mine", tmp_path / "data", short_side=128)
+    videos.folder(source, {"c": 2})
+    with pytest.raises(
+        UserError, match=r"has changed since; delete .*/mine/1\.0\.0 to ingest it again, or take another"
+    ):
+        ingest(source, "mine", tmp_path / "data")
+    shutil.rmtree(source)
+    assert ingest(source, "mine", tmp_path / "data") == path
     (path / "metadata.json").rename(tmp_path / "metadata.json")  # as an earlier version left it
     with pytest.raises(UserError, match=r"exists already, made of \{\}"):
         ingest(source, "mine", tmp_path / "data")

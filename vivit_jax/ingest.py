@@ -60,8 +60,8 @@ def ingest(
 ) -> Path:
     """Re-encodes the videos of a source and writes them as a TFDS dataset.
 
-    Interrupted, it goes on where it stopped; complete, also once another process is done with it, it says so. Call it
-    from a main module guarded by `__name__`.
+    Interrupted, it goes on where it stopped; complete, also once another process is done with it, it says so, and
+    where the source is another now. Call it from a main module guarded by `__name__`.
 
     Args:
       source: a folder of class folders, a folder of train/ and validation/ (and test/) with these, or a CSV
@@ -93,6 +93,11 @@ def ingest(
     known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     if any(known.get(key) != value for key, value in builder.settings.items()):
         raise UserError(f"--name: {path} exists already, made of {known}; take another name or delete {path}")
+    listing = builder.read(source).digest() if source.exists() else None  # a source may be gone by now
+    if listing and known.get("listing", listing) != listing:
+        raise UserError(
+            f"--source: {source} has changed since; delete {path} to ingest it again, or take another --name"
+        )
     builder.clean()  # of a run that was killed at its very end
     print(f"{path} is complete already")
     return path
@@ -107,13 +112,10 @@ def _report(builder: VideoBuilder, path: Path, layout: str) -> None:
     counts = {name: split.num_examples for name, split in builder.info.splits.items()}
     counted = {name: f"{n} of {official[name]:,}" if name in official else str(n) for name, n in counts.items()}
     sizes = ", ".join(f"{name} {n}" for name, n in counted.items())
-    classes = ", ".join(f"{len(names)} {_plural(head)}" for head, names in builder.listed.classes.items())
+    kinds = {head: "classes" if head == "label" else f"{head}s" for head in builder.listed.classes}
+    classes = ", ".join(f"{len(names)} {kinds[head]}" for head, names in builder.listed.classes.items())
     where = f" ({skipped} skipped, see {path.parent / 'skipped.csv'})" if skipped else ""
     print(f"Ingested {total - skipped} of {total} videos{where}: {sizes}, {classes} -> {path}")
-
-
-def _plural(head: str) -> str:
-    return "classes" if head == "label" else f"{head}s"
 
 
 def _beam_options(flags: Sequence[str] | None) -> Any:

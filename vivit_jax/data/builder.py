@@ -130,7 +130,7 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         lost = dict.fromkeys(self.listed.missing, "no such file") | clips.skipped(self.cache)
         path = self.cache.parent / "skipped.csv"
         clips.write_skipped(path, lost)
-        total = len(self.listed.entries) + len(self.listed.missing)
+        total, listing = len(self.listed.entries) + len(self.listed.missing), self.listed.digest()
         if len(lost) > self.max_skipped * total:
             first, reason = min(lost.items())
             raise UserError(
@@ -138,7 +138,7 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 f"above {self.max_skipped:.0%} is an error, --max_skipped={len(lost) / total + 0.005:.2f} would go on"
             )
         self.check_written([entry for entry in self.listed.entries if entry.name not in lost])
-        cast(Any, self.info.metadata).update(self.settings, videos=total, skipped=len(lost))
+        cast(Any, self.info.metadata).update(self.settings, videos=total, skipped=len(lost), listing=listing)
         self.made = True
 
     def _split_generators(self, dl_manager):

@@ -1,6 +1,7 @@
 """Where videos and their labels come from: a folder or a CSV becomes a listing of entries."""
 
 import csv
+import hashlib
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -36,6 +37,11 @@ class Listing:
     classes: Mapping[str, tuple[str, ...]]  # by head, in the order of their numbers
     missing: tuple[str, ...] = ()  # labels without a video
     unlabelled: tuple[str, ...] = ()  # videos without a label
+
+    def digest(self) -> str:
+        """Another one for other names, labels, splits or parts."""
+        lines = sorted(repr((entry.name, entry.labels, entry.split, entry.seconds)) for entry in self.entries)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def read_source(source: Path) -> Listing:

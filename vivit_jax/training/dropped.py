@@ -55,7 +55,8 @@ class Dropped:
             first = next((f"{name}: {reason}; " for name, reason in sorted(self.reasons.items())), "")
             raise UserError(
                 f"config.data.max_bad_fraction: {total} of the {size} videos of {self.source.split!r} cannot be read "
-                f"({why}), more than {self.limit:g} of it; {first}all are in {self.path}; ingest it again"
+                f"({why}), more than {self.limit:g} of it; {first}all are in {self.path}; delete the dataset and "
+                "ingest it again"
             )
 
     def start_over(self) -> None:
