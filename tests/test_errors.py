@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import runs
+from vivit_jax.errors import UserError
+from vivit_jax.training.run import claim
 
 COMMAND = """
 import gc, os, signal, sys, time
@@ -36,6 +39,11 @@ ENDS = {
     ),
     "nobody reads on": ("[print(i, flush=True) for i in range(100000)]", 0, ""),
 }  # fmt: skip
+
+
+def test_a_workdir_that_takes_no_files_is_said_before_anything_is_computed(data_dir):
+    with pytest.raises(UserError, match="--workdir: cannot write to /proc: "):
+        claim(Path("/proc"), runs.config(data_dir))
 
 
 @pytest.mark.parametrize("case", ENDS)

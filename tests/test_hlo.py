@@ -78,6 +78,7 @@ def test_loops_count_as_often_as_they_run():
     assert module.cycles == 7 + 12 * 10 + 5 and module.kernels == 12 and module.unknown_loops == 0
     assert module.collectives == {"all-gather": 12, "all-reduce": 1, "all-to-all": 1}
     assert module.collective_bytes == {"all-gather": 12 * 16 * 64 * 2, "all-reduce": 600, "all-to-all": 4}
+    assert hlo.read(MODULE.replace("s32[]{:T(128)} constant", "u32[]{:T(128)} constant")) == module
     assert hlo.read(MODULE.replace("constant(12)", "parameter(0)")).unknown_loops == 1
 
 

@@ -6,11 +6,14 @@ import io
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+from vivit_jax.errors import UserError
 
 
 @contextmanager
@@ -41,6 +44,19 @@ def alone(path: Path) -> Iterator[None]:
             pass  # a file system without locks
         yield
         path.unlink(missing_ok=True)  # whoever waits for it, or comes with a new one, finds the work done
+
+
+def make_folder(path: Path, flag: str) -> None:
+    """Makes it where it is not there yet, before anything is computed for it.
+
+    Raises:
+      UserError: nothing can be written there; it names the flag.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise UserError(f"{flag}: cannot write to {path}: {error.strerror}") from error
 
 
 def distinct_stems(paths: Iterable[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from vivit_jax.evaluation.features import fed_as, say
 from vivit_jax.evaluation.multiview import Evaluator
 from vivit_jax.evaluation.reports import write_reports
 from vivit_jax.evaluation.scores import describe
-from vivit_jax.files import write_json
+from vivit_jax.files import make_folder, write_json
 from vivit_jax.training.sharding import check_batch, make_mesh, state_sharding
 
 
@@ -60,10 +60,7 @@ def evaluate_checkpoint(config: Config, source: str, workdir: Path) -> None:
         raise UserError(f"--checkpoint: {source} knows {model.config.heads} classes, {config.data.name!r} has {counts}")
     mesh = make_mesh(config.mesh, config.evaluation.batch_size, model.config)
     check_batch(mesh, "evaluation", config.evaluation.batch_size)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--workdir: cannot write to {workdir}: {error.strerror}") from error
+    make_folder(workdir, "--workdir")
     keep_compiled(workdir / "compiled")
     graph, state = nnx.split(model, nnx.Param)
     params = jax.tree.map(np.asarray, nnx.to_pure_dict(state))

@@ -15,7 +15,7 @@ from vivit_jax.evaluation import classifiers
 from vivit_jax.evaluation.features import Features, fed_as, load_backbone, say
 from vivit_jax.evaluation.multiview import Seen
 from vivit_jax.evaluation.scores import Scores, describe
-from vivit_jax.files import write_json
+from vivit_jax.files import make_folder, write_json
 from vivit_jax.models.initializers import Keys
 from vivit_jax.models.video_transformer import VideoTransformer
 from vivit_jax.sections_evaluation import Probe
@@ -41,6 +41,7 @@ def probe(config: Config, workdir: Path) -> None:
     model = load_backbone(source, settings)
     mesh = make_mesh(config.mesh, config.evaluation.batch_size, model.config)
     check_batch(mesh, "evaluation", config.evaluation.batch_size)
+    make_folder(workdir, "--workdir")
     keep_compiled(workdir / "compiled")
     models = {"probe": model}
     if settings.baseline:

@@ -60,9 +60,12 @@ def read(text: str) -> Module:
 
 
 def _length(condition: Iterable[Instruction]) -> int | None:
-    """How often a loop runs: the constant that its condition compares with."""
-    numbers = [_NUMBER.search(i.text) for i in condition if i.op == "constant" and i.shape.startswith("s32[]")]
-    return max((int(number[1]) for number in numbers if number), default=None)
+    """How often a loop runs: the constant that its condition compares with, unsigned where XLA made it of exchanges."""
+    numbers = [(i.shape[:5], _NUMBER.search(i.text)) for i in condition if i.op == "constant"]
+    for kind in ("s32[]", "u32[]"):
+        if lengths := [int(number[1]) for shape, number in numbers if number and shape == kind]:
+            return max(lengths)
+    return None
 
 
 def _received(shape: str, asynchronous: bool) -> int:

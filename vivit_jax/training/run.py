@@ -15,8 +15,8 @@ from vivit_jax.checkpoints.parameters import paths
 from vivit_jax.checkpoints.training import Checkpoints, saved_steps
 from vivit_jax.config import Config, from_dict, to_dict
 from vivit_jax.data.datasets import VideoDataset
-from vivit_jax.errors import UserError
-from vivit_jax.files import write_json
+from vivit_jax.errors import UserError, disk_space
+from vivit_jax.files import make_folder, write_json
 from vivit_jax.schema import differences
 from vivit_jax.sections import Augment
 from vivit_jax.training.optimizer import named, path_name
@@ -163,9 +163,8 @@ def claim(workdir: Path, config: Config) -> None:
         changed = differences(from_dict(json.loads(path.read_text(encoding="utf-8"))), config)
         if changed:
             raise UserError(f"{workdir}: was started with another configuration ({'; '.join(changed)})")
-    elif jax.process_index() == 0:
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            write_json(path, to_dict(config))
-        except OSError as error:
-            raise UserError(f"--workdir: cannot write to {workdir}: {error.strerror}") from error
+    if jax.process_index() == 0:
+        make_folder(workdir, "--workdir")
+        if not path.exists():
+            with disk_space(lambda: f"--workdir: the disk is full at {workdir}; free some space and start again"):
+                write_json(path, to_dict(config))
