@@ -58,6 +58,9 @@ def test_a_workdir_gives_what_it_would_evaluate(data_dir, tmp_path):
     assert latest.labels is not None and len(latest.labels) == latest.config.num_classes
     assert np.abs(logits_of(latest, video()) - logits_of(first, video())).max() > 1e-6
     same(vivit_jax.load_model(tmp_path, step="best"), latest)  # the only one that was evaluated
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 5, "train/lo')  # of a run that was killed, or is being read as it writes
+    same(vivit_jax.load_model(tmp_path, step="best"), latest)
     with pytest.raises(UserError, match="no checkpoint of step 3; its steps are 2, 4"):
         vivit_jax.load_model(tmp_path, step=3)
     vivit_jax.save_pretrained(latest, tmp_path / "exported")

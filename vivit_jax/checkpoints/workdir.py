@@ -15,6 +15,7 @@ from vivit_jax.checkpoints.conversion import Checkpoint, Which
 from vivit_jax.checkpoints.training import saved_steps
 from vivit_jax.config import Config, from_dict
 from vivit_jax.errors import UserError
+from vivit_jax.files import read_json_lines
 from vivit_jax.variants import preprocessing
 
 
@@ -77,8 +78,7 @@ def _step(workdir: Path, which: Which) -> int:
 
 def _scores(workdir: Path) -> dict[int, float]:
     """Validation top-1 by step, of the log and of the final evaluation."""
-    log = workdir / "log.jsonl"
-    lines = [json.loads(x) for x in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    lines = read_json_lines(workdir / "log.jsonl")
     scores = {line["step"]: line["validation/top_1"] for line in lines if "validation/top_1" in line}
     final = workdir / "metrics.json"
     if final.exists():
