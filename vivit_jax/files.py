@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -14,7 +15,8 @@ from typing import Any
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to, which takes its place when all went well, and is gone if not."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    # Machines that share a disk have processes of the same number.
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
