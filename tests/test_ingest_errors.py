@@ -3,12 +3,16 @@
 import json
 import resource
 import sys
+from pathlib import Path
 
 import pytest
 
 import runs
 import videos
+from vivit_jax.data import clips
+from vivit_jax.data.sources import Entry
 from vivit_jax.errors import UserError
+from vivit_jax.files import replacing
 from vivit_jax.ingest import ingest
 
 
@@ -91,3 +95,29 @@ def test_a_csv_may_name_files_that_are_missing(tmp_path):
     assert (tmp_path / "data" / "mine" / "skipped.csv").read_text().split() == [
         "path,reason", "a/4.mp4,no", "such", "file", "b/4.mp4,no", "such", "file"
     ]  # fmt: skip
+
+
+def test_machines_that_share_a_disk_may_write_the_same_file(tmp_path):
+    """The numbers of their processes can be the same, too."""
+    path = tmp_path / "clip"
+    with replacing(path) as ours:
+        ours.write_text("whole")
+        with replacing(path) as theirs:
+            theirs.write_text("whole")
+    assert path.read_text() == "whole" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_video_is_missing_only_where_it_is_the_video_that_is_missing(tmp_path, monkeypatch):
+    def job(path):
+        return clips.Job("0", Entry(path, path.name, ("a",)), ("label",), tmp_path, 32, "h264")
+
+    gone, there = job(tmp_path / "gone.mp4"), job(videos.write(tmp_path / "a.mp4"))
+    with pytest.raises((ValueError, OSError)) as missing:
+        clips.encode(gone)
+    assert list(clips.finish(gone, None, missing.value)) == []
+    with monkeypatch.context() as patch, pytest.raises(FileNotFoundError) as unwritten:
+        patch.setattr("os.replace", lambda source, _: Path(source.parent / "nowhere").stat())
+        clips.encode(there)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        list(clips.finish(there, None, unwritten.value))
+    assert clips.skipped(tmp_path) == {"gone.mp4": "No such file or directory"}

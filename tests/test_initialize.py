@@ -110,7 +110,10 @@ def test_timesformer_starts_as_the_image_model(image_vit, name):
         assert "encoder/blocks/0/attention/0/project/kernel" not in taken
 
 
-@pytest.mark.parametrize("name", ["vivit_ti16x2", "vivit_ti16x2_fsa", "vivit_ti16x2_fdpa", "timesformer_b_axial"])
+OTHERS = ["vivit_ti16x2", "vivit_ti16x2_fsa", "vivit_ti16x2_fdpa", "timesformer_b_axial", "timesformer_b_time"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
 def test_what_other_models_take_over(image_vit, name):
     image, source = image_vit
     model, taken = started(name, source, embedding_initializer="central_frame")

@@ -111,6 +111,60 @@ def test_truncated_scenic_file(tmp_path):
         vivit_jax.load_model(path)
 
 
+def npz(path, change):
+    """An image ViT's file; `change` is made to its arrays."""
+    arrays = dict(np.load(GOLDENS / "vit_npz_flat_vision_transformer_names.npz"))
+    change(arrays)
+    np.savez(path, **arrays)
+    return path
+
+
+def without(tensors, part):
+    for name in [name for name in tensors if part in name]:
+        del tensors[name]
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    for at in range(len(content) // 4, 3 * len(content) // 4, 1000):
+        content[at] ^= 0xFF
+    return write(path, content)
+
+
+def spatial_alone(path):
+    params = params_of(golden("fe_tubelet_token"))
+    without(params, "TemporalTransformer")
+    return scenic_file(path, params, "params")
+
+
+def pyth(path):
+    torch = pytest.importorskip("torch", reason="reading .pyth needs the extra `torch`")
+    tensors = {key: torch.tensor(x) for key, x in params_of(golden("fb_timesformer_space_only")).items()}
+    without(tensors, "mlp.fc1")
+    torch.save({"model_state": tensors, "cfg": "MODEL:\n  NUM_HEADS: 4\n"}, path)
+    return path
+
+
+DAMAGED = {
+    "bits are flipped": (lambda tmp: flipped(npz(tmp / "a.npz", dict.copy)), "a.npz: .*Bad CRC-32 for file"),
+    "no blocks": (
+        lambda tmp: npz(tmp / "a.npz", lambda arrays: without(arrays, "encoderblock")),
+        r"a.npz: .*\(no Transformer/encoderblock_0/\*/query/kernel\)",
+    ),
+    "no temporal encoder": (lambda tmp: spatial_alone(tmp / "fe"), r"fe: .*\(no TemporalTransformer/.*\)"),
+    "no MLP": (lambda tmp: pyth(tmp / "a.pyth"), r"a.pyth: .*\(no blocks.0.mlp.fc1.weight\)"),
+    "nested deep": (lambda tmp: write(tmp / "deep", b"\x81\xa1a" * 5000 + b"\x01"), "deep: .*recursion depth"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damaged_and_incomplete_files_are_one_clear_error(kind, tmp_path):
+    make_file, message = DAMAGED[kind]
+    with pytest.raises(UserError, match=message) as error:
+        vivit_jax.load_model(make_file(tmp_path))
+    assert "is damaged or incomplete" in str(error.value) and "\n" not in str(error.value)
+
+
 def test_code_in_a_pickle_is_not_run(tmp_path, monkeypatch):
     torch = pytest.importorskip("torch", reason="reading .pyth needs the extra `torch`")
     monkeypatch.chdir(tmp_path)

@@ -88,6 +88,7 @@ def test_timesformer_files(name, wrap, tmp_path):
     values = golden(name)
     params = {key: torch.tensor(x) for key, x in params_of(values).items()}
     cfg = "TIMESFORMER:\n  ATTENTION_TYPE: divided_space_time\nDATA:\n  NUM_FRAMES: 4\nMODEL:\n  NUM_CLASSES: 5\n"
+    cfg += "1: {2: 3}\n"  # what is not the release's does not matter
     content = {
         "released": {
             "epoch": 14,

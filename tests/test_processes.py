@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -23,20 +24,24 @@ FLAGS = ("--config.augment.mixup=0.5", "--config.augment.erase=0.5", "--config.t
 FLAGS += ("--config.train.epochs=3.0",)  # 6 steps
 
 
-def start(data_dir: Path, workdir: Path, count: int, *flags: str) -> list[subprocess.Popen]:
-    """`count` processes with 8 devices together."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    where = [f"--coordinator=localhost:{port}", f"--num_processes={count}"]
-    environment = runs.environment(JAX_NUM_CPU_DEVICES=str(8 // count), JAX_CPU_COLLECTIVES_IMPLEMENTATION="gloo")
-    return [
-        subprocess.Popen(
-            runs.command(data_dir, workdir, *FLAGS, *flags, *where, f"--process_id={index}"),
-            cwd=runs.REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for index in range(count)
-    ]  # fmt: skip
+        return free.getsockname()[1]
+
+
+def popen(command: list[str], devices: int) -> subprocess.Popen:
+    variables = dict(JAX_NUM_CPU_DEVICES=str(devices), JAX_CPU_COLLECTIVES_IMPLEMENTATION="gloo")
+    environment = runs.environment(**variables, PYTHONPATH=str(runs.REPOSITORY))
+    options = dict(env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, cwd=runs.REPOSITORY, **options)
+
+
+def start(data_dir: Path, workdir: Path, count: int, *flags: str) -> list[subprocess.Popen]:
+    """`count` processes with 8 devices together."""
+    flags = (*FLAGS, *flags, f"--coordinator=localhost:{free_port()}", f"--num_processes={count}")
+    commands = [runs.command(data_dir, workdir, *flags, f"--process_id={index}") for index in range(count)]
+    return [popen(command, 8 // count) for command in commands]
 
 
 def finish(processes: list[subprocess.Popen]) -> list[str]:
@@ -135,6 +140,15 @@ def test_asked_to_end_all_processes_save_the_same_step(data_dir, tmp_path):
     processes[1].terminate()
     out = finish(processes)
     assert "is saved at step" in out[0] and saved_steps(tmp_path) and not (tmp_path / "metrics.json").exists()
+
+
+def test_a_checkpoint_that_one_process_cannot_read_is_put_aside_by_all(tmp_path):
+    program, port = Path(__file__).with_name("half_broken.py"), str(free_port())
+    out = finish([popen([sys.executable, str(program), str(tmp_path), port, str(index)], 1) for index in range(2)])
+    for process in range(2):
+        assert f"process {process} of {{'saved': 2}} goes on from 2, the last is 2" in out[process]
+    assert re.search(r"The checkpoint of step 4 cannot be read \(.+\); going on from step 2", out[0])
+    assert "cannot be read" not in out[1] and saved_steps(tmp_path) == [2, 4]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,11 @@ class UserError(ValueError):
     """Input that cannot be honored; the message is one line: what is wrong, where, and what to do."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, short enough for a part of a line."""
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Runs an absl `main`, turning a mistake of the user's into one line on stderr and exit status 1.
 

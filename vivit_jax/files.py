@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and one process at a time."""
+"""Writing files whole or not at all, by one process at a time; reading what was written line by line."""
 
 import csv
 import fcntl
@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -19,7 +20,8 @@ from vivit_jax.errors import UserError
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to, which takes its place when all went well, and is gone if not."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    # Machines that share a disk have processes of the same number.
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -83,3 +85,9 @@ def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     table = io.StringIO(newline="")
     csv.writer(table).writerows(rows)
     write_bytes(path, table.getvalue().encode())
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """The objects of a file of one a line, none where there is no file; half a line of a killed writer is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]

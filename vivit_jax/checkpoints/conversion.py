@@ -1,7 +1,8 @@
 """Foreign parameters as tables: our path -> their names, and how one becomes the other."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 
 from vivit_jax.architecture import Labels, ModelConfig, Preprocessing
-from vivit_jax.errors import UserError
+from vivit_jax.errors import UserError, first_line
 
 Which = int | Literal["latest", "best"]  # of a workdir's checkpoints
 Tensors = Mapping[str, Callable[[], np.ndarray]]  # names and how to read each; nothing is read before it is asked for
@@ -89,6 +90,18 @@ class Checkpoint:
     exact: bool = True  # whether ours is the same model; else it can only initialize others
 
 
+@contextmanager
+def believing(source: Any) -> Iterator[None]:
+    """Around what takes a file at its word: whatever goes wrong inside is a UserError, which says what it lacks."""
+    try:
+        yield
+    except (UserError, ImportError, MemoryError, Warning):  # said already, or not the file's fault
+        raise
+    except Exception as error:  # parsers raise whatever they meet in a torn, altered or incomplete file
+        reason = f"no {error.args[0]}" if isinstance(error, KeyError) else first_line(error)
+        raise UserError(f"{source}: cannot be read; it is damaged or incomplete ({reason})") from error
+
+
 def match(path: str, rules: Sequence[Rule]) -> tuple[tuple[str, ...], Codec]:
     """The names and codec of one of our paths; what the table does not name has our own."""
     for rule in rules:
@@ -116,7 +129,7 @@ def read(
       ignore: parts of our paths or of the file's names that may be missing, left over, or of another shape.
       place: makes of each array what is wanted, before the next one is read.
     Raises:
-      UserError: lists, at once, all that the file lacks, has too much, or has in another shape.
+      UserError: lists, at once, all that the file lacks, has too much, or has in another shape; or it is damaged.
     """
     tensors, expected = checkpoint.tensors, _expected(shapes, checkpoint.rules)
     arrays: dict[str, Any] = {}
@@ -128,7 +141,8 @@ def read(
         if absent := [name for name in names if name not in tensors]:
             missing += absent
             continue
-        theirs = [np.asarray(tensors[name](), np.float32) for name in names]
+        with believing(checkpoint.source):
+            theirs = [np.asarray(tensors[name](), np.float32) for name in names]
         bad = [(n, x.shape) for n, x in zip(names, theirs, strict=True) if x.shape != expected[n]]
         wrong += [f"{name} {list(shape)} for {list(expected[name])}" for name, shape in bad]
         if not bad:

@@ -56,8 +56,8 @@ def initial_params(
     Positions are tiled over time where the source is an image model, and resized by corner-aligned linear zoom where
     the grid is another (ViViT 3.4). Its kernel becomes the tubelets' as `config.embedding_initializer` says, and stays
     random if that is "random". An image model's attention goes to every step of a block. Where a step ends in a
-    zero-initialized projection (TimeSformer) its norm is taken over as well; the temporal norm of ViViT's factorized
-    self-attention, and the temporal encoder of the factorized encoder, stay new, as released.
+    zero-initialized projection (TimeSformer), or is the only one, its norm is taken over as well; the temporal norm of
+    ViViT's factorized self-attention, and the temporal encoder of the factorized encoder, stay new, as released.
 
     Args:
       source: what `load_model` reads.
@@ -154,14 +154,14 @@ def _resized(table: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _attention(parts: list[str], theirs: ModelConfig, ours: ModelConfig, arrays: Mapping[str, Any]) -> Origin | None:
     """The step over the same axes, or the only one that an image model has."""
-    step = SCHEMES[ours.attention].steps[int(parts[4])]
-    steps = SCHEMES[theirs.attention].steps
+    own, steps = SCHEMES[ours.attention].steps, SCHEMES[theirs.attention].steps
+    step = own[int(parts[4])]
     same = [index for index, other in enumerate(steps) if other.axes == step.axes]
     if not same and len(steps) > 1:
         raise UserError(f"config.model.attention: {ours.attention!r} has no counterpart in {theirs.attention!r}")
     index = same[0] if same else 0
     path = "/".join([*parts[:4], str(index), *parts[5:]])
-    added = not same and step.axes == ("time",) and not step.project
+    added = not same and len(own) > 1 and step.axes == ("time",) and not step.project
     if path not in arrays or (added and parts[5] == "norm"):
         return None
     return path, lambda x: x

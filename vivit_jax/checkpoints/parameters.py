@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vivit_jax.architecture import ModelConfig
+from vivit_jax.architecture import Labels, ModelConfig
 from vivit_jax.checkpoints.conversion import Checkpoint
 from vivit_jax.models.initializers import Keys
 from vivit_jax.models.video_transformer import VideoTransformer
@@ -15,7 +15,15 @@ from vivit_jax.models.video_transformer import VideoTransformer
 
 def abstract_model(config: ModelConfig, checkpoint: Checkpoint) -> VideoTransformer:
     """The model's structure; nothing is computed."""
-    return nnx.eval_shape(lambda: VideoTransformer(config, checkpoint.preprocessing, Keys(0), checkpoint.labels))
+    labels = _fitting(checkpoint.labels, config)
+    return nnx.eval_shape(lambda: VideoTransformer(config, checkpoint.preprocessing, Keys(0), labels))
+
+
+def _fitting(labels: Labels | None, config: ModelConfig) -> Labels | None:
+    """Without those of heads that have other classes now."""
+    if not isinstance(labels, dict):
+        return labels if labels and config.num_classes == len(labels) else None
+    return {head: names for head, names in labels.items() if config.heads.get(head) == len(names)} or None
 
 
 def paths(model: Any) -> dict[str, Any]:

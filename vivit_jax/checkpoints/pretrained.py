@@ -13,7 +13,7 @@ import numpy as np
 
 from vivit_jax.architecture import ModelConfig
 from vivit_jax.checkpoints import huggingface, image_vit, scenic, timesformer
-from vivit_jax.checkpoints.conversion import Checkpoint, Which, read
+from vivit_jax.checkpoints.conversion import Checkpoint, Which, believing, read
 from vivit_jax.checkpoints.parameters import abstract_model, filled, paths
 from vivit_jax.errors import UserError
 from vivit_jax.models.initializers import Keys
@@ -77,13 +77,12 @@ def read_model(
 def open_checkpoint(source: str | Path, step: Which = "latest", given: Mapping[str, Any] | None = None) -> Checkpoint:
     """Recognizes a checkpoint; its weights are not read yet. `given` says what some formats leave open."""
     given, path = given or {}, Path(source)
-    if path.is_dir():
-        return _open_directory(path, str(source), step)
-    if path.is_file():
-        return _open_file(path, given)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        return huggingface.open_checkpoint(_download(str(source)), str(source))
-    raise UserError(f"{source}: is no file, no directory, and no id of the Hugging Face Hub (OWNER/NAME)")
+    if not path.exists():
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+            raise UserError(f"{source}: is no file, no directory, and no id of the Hugging Face Hub (OWNER/NAME)")
+        path = _download(str(source))
+    with believing(source):
+        return _open_directory(path, str(source), step) if path.is_dir() else _open_file(path, given)
 
 
 def _open_directory(path: Path, name: str, step: Which) -> Checkpoint:

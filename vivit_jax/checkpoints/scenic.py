@@ -135,13 +135,13 @@ def _attention(source: str, names: set[str], has_cls: bool, given: Mapping[str, 
 
 def _layers(prefix: str, encoder: str, tensors: Tensors) -> dict[str, int]:
     layers = {int(m[1]) for name in tensors if (m := re.match(rf"{encoder}/encoderblock_(\d+)/", name))}
-    block = next(n for n in tensors if n.startswith(f"{encoder}/encoderblock_0/") and n.endswith("query/kernel"))
-    mlp = next(n for n in tensors if n.startswith(f"{encoder}/encoderblock_0/") and n.endswith("Dense_0/kernel"))
-    _, heads, _ = tensors[block]().shape
+    first, ends = f"{encoder}/encoderblock_0/", ("query/kernel", "Dense_0/kernel")
+    found = (next((n for n in tensors if n.startswith(first) and n.endswith(end)), f"{first}*/{end}") for end in ends)
+    (_, heads, _), (_, mlp_dim) = (tensors[name]().shape for name in found)
     keys = (
         ("temporal_layers", "temporal_heads", "temporal_mlp_dim") if prefix else ("num_layers", "num_heads", "mlp_dim")
     )
-    return dict(zip(keys, (len(layers), heads, tensors[mlp]().shape[1]), strict=True))
+    return dict(zip(keys, (len(layers), heads, mlp_dim), strict=True))
 
 
 def _grid(source: str, tensors: Tensors, tubelet, has_cls: bool, given: Mapping[str, Any]) -> tuple[int, int]:

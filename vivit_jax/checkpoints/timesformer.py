@@ -134,7 +134,7 @@ def _settings(cfg: Any) -> dict[str, Any]:
         return {}
     flat: dict[str, Any] = {}
     for key, value in values.items() if isinstance(values, dict) else ():
-        flat |= {k.lower(): v for k, v in value.items()} if isinstance(value, dict) else {key.lower(): value}
+        flat |= {str(k).lower(): v for k, v in (value if isinstance(value, dict) else {key: value}).items()}
     return flat
 
 

@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
 
-from vivit_jax.errors import UserError
+from vivit_jax.errors import UserError, first_line
+
+REASON = 200  # bytes of why a checkpoint cannot be read, as one process tells the others
 
 
 class Checkpoints:
@@ -35,39 +40,50 @@ class Checkpoints:
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data))
         self._manager.save(step, args=items)
 
-    def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
-        """The state of `step`, shaped and sharded as `like`, and the description of its data."""
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=items)
-        return restored["state"], restored["data"]
-
     def restore_latest(self, like: Any) -> tuple[int, Any, dict[str, Any]]:
         """(step, state, data) of the last checkpoint that can be read; later ones are put aside, and it says so.
 
+        With several processes it is the last one that all of them can read: each reads other files of a checkpoint.
+
+        Args:
+          like: shapes and shardings of the state, as of `abstract`.
         Raises:
           UserError: none can be read. Starting anew would overwrite what may still be saved by hand.
         """
         broken = []
         for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                found = step, *self.restore(step, like)
-            except Exception as error:  # whatever Orbax, TensorStore and JSON meet in a torn or altered file
-                broken.append((step, str(error).splitlines()[0][:200] if str(error) else type(error).__name__))
-                continue
-            for other, reason in broken:
-                self._put_aside(other, reason, step)
-            return found
+            found, reason = self._read(step, like)
+            if found:
+                self._put_aside(broken, step)
+                return step, *found
+            broken.append((step, reason))
         steps = "; ".join(f"step {step}: {reason}" for step, reason in broken)
         raise UserError(f"{self.directory}: no checkpoint can be read ({steps}); start in another workdir")
 
-    def _put_aside(self, step: int, reason: str, instead: int) -> None:
-        aside = self.directory.parent / "broken_checkpoints" / str(step)
-        if jax.process_index() == 0:
+    def _read(self, step: int, like: Any) -> tuple[tuple[Any, dict[str, Any]] | None, str]:
+        """The state of `step` and the description of its data, or why one of the processes cannot read them."""
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore())
+        found, reason = None, ""
+        try:
+            # In the manager's own `restore` processes wait for each other: those that can read, for one that cannot.
+            restored = ocp.CompositeCheckpointHandler().restore(epath.Path(self.directory / str(step)), args=items)
+            found = restored["state"], restored["data"]
+        except Exception as error:  # whatever Orbax, TensorStore and JSON meet in a torn or altered file
+            reason = first_line(error)
+        reason = _of_any(reason)
+        return None if reason else found, reason
+
+    def _put_aside(self, broken: list[tuple[int, str]], instead: int) -> None:
+        if not broken:
+            return
+        for step, reason in broken if jax.process_index() == 0 else ():
+            aside = self.directory.parent / "broken_checkpoints" / str(step)
             aside.parent.mkdir(exist_ok=True)
             shutil.rmtree(aside, ignore_errors=True)
             (self.directory / str(step)).rename(aside)
             what = f"The checkpoint of step {step} cannot be read ({reason})"
             print(f"{what}; going on from step {instead}; it is in {aside}")
+        multihost_utils.sync_global_devices("put aside")  # all list the directory without them
         self._manager.reload()
 
     def wait(self) -> None:
@@ -88,6 +104,13 @@ def saved_steps(workdir: Path) -> list[int]:
     """The steps of a workdir's complete checkpoints, in order."""
     directory = workdir / "checkpoints"
     return sorted(ocp.utils.checkpoint_steps(directory)) if directory.exists() else []
+
+
+def _of_any(reason: str) -> str:
+    """The reason of the first process that has one, on all of them; each gives its own, or none."""
+    own = np.frombuffer(reason.encode()[:REASON].ljust(REASON), np.uint8)
+    reasons = [row.tobytes().decode(errors="ignore").strip() for row in multihost_utils.process_allgather(own)]
+    return next(filter(None, reasons), "")
 
 
 def abstract(state: Any, sharding: Any) -> Any:

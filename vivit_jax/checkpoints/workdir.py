@@ -11,10 +11,11 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from vivit_jax.architecture import ModelConfig, Preprocessing
-from vivit_jax.checkpoints.conversion import Checkpoint, Which
+from vivit_jax.checkpoints.conversion import Checkpoint, Which, believing
 from vivit_jax.checkpoints.training import saved_steps
 from vivit_jax.config import Config, from_dict
 from vivit_jax.errors import UserError
+from vivit_jax.files import read_json_lines
 from vivit_jax.variants import preprocessing
 
 
@@ -27,11 +28,9 @@ def open_checkpoint(workdir: Path, which: Which) -> Checkpoint:
     config = from_dict(json.loads((workdir / "config.json").read_text(encoding="utf-8")))
     step = _step(workdir, which)
     folder = workdir / "checkpoints" / str(step)
-    try:
+    with believing(folder):
         classes = json.loads((folder / "data" / "metadata").read_text(encoding="utf-8"))["class_names"]
         params = _params(folder / "state")
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}: cannot be read ({str(error).splitlines()[0]})") from error
     several = isinstance(classes, dict)
     labels = {head: tuple(names) for head, names in classes.items()} if several else tuple(classes)
     counts = {head: len(names) for head, names in classes.items()} if several else len(classes)
@@ -77,8 +76,7 @@ def _step(workdir: Path, which: Which) -> int:
 
 def _scores(workdir: Path) -> dict[int, float]:
     """Validation top-1 by step, of the log and of the final evaluation."""
-    log = workdir / "log.jsonl"
-    lines = [json.loads(x) for x in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    lines = read_json_lines(workdir / "log.jsonl")
     scores = {line["step"]: line["validation/top_1"] for line in lines if "validation/top_1" in line}
     final = workdir / "metrics.json"
     if final.exists():

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,9 @@ def encode(job: Job) -> Path:
     """The kept clip of a job, made if it is not there: it is known by its file's content and how it is encoded."""
     entry = job.entry
     part = "" if entry.seconds is None else "-{:.3f}-{:.3f}".format(*entry.seconds)
-    path = job.cache / f"{_digest(entry.path, job.cache)}{part}-{job.short_side}.{job.storage}"
+    with _source(entry.path) as file:
+        digest = _digest(file, entry.path, job.cache)
+    path = job.cache / f"{digest}{part}-{job.short_side}.{job.storage}"
     if not path.exists():
         clip = transcode(entry.path, job.short_side, job.storage, entry.seconds)
         facts = asdict(clip)
@@ -42,14 +46,21 @@ def encode(job: Job) -> Path:
     return path
 
 
-def _digest(path: Path, cache: Path) -> str:
+def _source(path: Path) -> BufferedReader:
+    """Raises TranscodeError where there is no video to read; that any other file is missing is no fault of it."""
+    try:
+        return path.open("rb")
+    except (FileNotFoundError, PermissionError) as error:
+        raise TranscodeError(error.strerror or str(error)) from error
+
+
+def _digest(file: BufferedReader, path: Path, cache: Path) -> str:
     """SHA-256 of a file, read once for all parts of it: a recording of hours can have hundreds."""
-    stat = path.stat()
+    stat = os.fstat(file.fileno())
     known = hashlib.sha256(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:32]
     memory = cache / f"{known}.sha256"
     if not memory.exists():
-        with path.open("rb") as file:
-            write_bytes(memory, hashlib.file_digest(file, "sha256").hexdigest().encode())
+        write_bytes(memory, hashlib.file_digest(file, "sha256").hexdigest().encode())
     return memory.read_text(encoding="ascii")
 
 
@@ -65,8 +76,6 @@ def finish(job: Job, path: Path | None, error: Exception | None) -> Iterator[tup
         yield job.key, clip | dict(zip(job.heads, job.entry.labels, strict=True)) | {"path": job.entry.name}
     elif isinstance(error, TranscodeError | TimeoutError | ChildProcessError):
         _skip(job, str(error))
-    elif isinstance(error, PermissionError | FileNotFoundError):
-        _skip(job, error.strerror or str(error))
     elif error is not None:
         raise error
 

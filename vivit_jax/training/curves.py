@@ -6,6 +6,7 @@ from typing import Any
 
 from vivit_jax.errors import UserError, disk_space
 from vivit_jax.figures import new_figure, save
+from vivit_jax.files import read_json_lines
 
 ACCURACIES = ("top_1", "top_5", "mean_class_accuracy")
 
@@ -63,8 +64,7 @@ def read_curves(workdir: Path) -> dict[str, list[tuple[int, float]]]:
     path, final = workdir / "log.jsonl", workdir / "metrics.json"
     if not path.exists():
         raise UserError(f"--workdir: {workdir} holds no log.jsonl; train a run there first")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    entries: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be torn
+    entries = read_json_lines(path)
     if final.exists():
         metrics = json.loads(final.read_text(encoding="utf-8"))
         splits = {split: values for split, values in metrics.items() if isinstance(values, dict)}

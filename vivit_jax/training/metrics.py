@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vivit_jax.files import write_bytes
+from vivit_jax.files import read_json_lines, write_bytes
 
 
 class Log:
@@ -12,10 +12,8 @@ class Log:
 
     def __init__(self, workdir: Path, start: int):
         path = workdir / "log.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        # A killed process can leave half a line at the end.
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= start]
-        write_bytes(path, "".join(line + "\n" for line in kept).encode())
+        kept = [entry for entry in read_json_lines(path) if entry["step"] <= start]
+        write_bytes(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
         self._lines = path.open("a", encoding="utf-8")
         self._workdir, self._purge_step = workdir, start + 1 if start else None
         self._events: Any = None
