@@ -188,9 +188,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("short_side", 256, "Pixels that the short side is reduced to.")
     flags.DEFINE_string("storage", "h264", "h264, or jpeg: more bytes, less work to decode.")
     flags.DEFINE_float("max_skipped", 0.05, "Part of the videos that may be missing or unusable.")
-    flags.DEFINE_float(
-        "validation_fraction", 0.2, "Part of each class held out, where the source has no validation split."
-    )
+    flags.DEFINE_float("validation_fraction", 0.2, "Part of each class held out, where the source has no such split.")
     flags.DEFINE_integer("seed", 0, "Of that split.", lower_bound=0)
     flags.DEFINE_integer("num_workers", None, "Processes; as many as cores by default.", lower_bound=1)
     flags.DEFINE_multi_string("beam", None, "An option of an Apache Beam pipeline to run on; may be repeated.")
