@@ -50,7 +50,8 @@ class Data:
         named = re.fullmatch(r"\w+(/\w+)?", self.name)
         check(self, "name", named, "name the dataset as it was ingested: mine, or ucf101/split_1")
         check(self, "stride", self.stride >= 0, "must not be negative")
-        check(self, "target_fps", (self.target_fps > 0) != (self.stride > 0), "set it above 0, or stride, not both")
+        one = f"beside a target_fps of {self.target_fps:g}: set one of the two above 0, not both"
+        check(self, "stride", (self.target_fps > 0) != (self.stride > 0), one)
         low, high = _pair(self, "crop_area")
         check(self, "crop_area", 0 < low <= high <= 1, "two parts of the picture, 0 < low <= high <= 1")
         low, high = _pair(self, "crop_aspect")
