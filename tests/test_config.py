@@ -105,7 +105,7 @@ def test_the_global_gradient_is_clipped():
         (dict(train__batch_size=0), r"config\.train\.batch_size: 0"),
         (dict(train__accumulate=3), r"config\.train\.accumulate: 3 does not divide batch_size 16"),
         (dict(train__epochs=0.0), r"config\.train\.epochs: 0\.0"),
-        (dict(data__stride=0.0), r"config\.data\.target_fps"),
+        (dict(data__stride=0.0), r"config\.data\.stride: .* set one of the two above 0, not both"),
         (
             dict(data__sampling="whole", evaluation__clips=2),
             r"config\.evaluation\.clips: 2 with config\.data\.sampling",
