@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental import topologies
 
-from vivit_jax.errors import UserError
+from vivit_jax.errors import UserError, first_line
 
 
 class Chip(NamedTuple):
@@ -50,4 +50,4 @@ def slice_devices(topology: str) -> list[Any]:
     try:
         return list(topologies.get_topology_desc(topology, "tpu", **options).devices)
     except Exception as error:  # whatever libtpu makes of it
-        raise UserError(f"--topology: there is no {topology!r} ({str(error).splitlines()[0]})") from error
+        raise UserError(f"--topology: there is no {topology!r} ({first_line(error)})") from error

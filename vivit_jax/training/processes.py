@@ -14,7 +14,7 @@ import jax
 from jax._src import distributed  # its client has no public name; Orbax takes it from here too
 from jax.experimental import multihost_utils
 
-from vivit_jax.errors import UserError
+from vivit_jax.errors import UserError, first_line
 
 BEAT, SILENCE = 2, 20  # seconds between two signs of life; after which a process without any is taken for dead
 HEARTBEAT = 45  # and after which JAX takes it for dead, by itself
@@ -43,7 +43,7 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
     try:
         jax.distributed.initialize(**where, heartbeat_timeout_seconds=HEARTBEAT)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"--coordinator={coordinator}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"--coordinator={coordinator}: {first_line(error)}") from error
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def together() -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if not re.search(r"Gloo|NCCL|UNAVAILABLE|heartbeat|[Cc]onnection", str(error)):
             raise
-        _end(str(error).splitlines()[0][:200])
+        _end(first_line(error))
     finally:
         over.set()
         watch.join()
