@@ -133,11 +133,12 @@ def test_a_process_that_hangs_ends_the_others(data_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_asked_to_end_all_processes_save_the_same_step(data_dir, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_end_all_processes_save_the_same_step(data_dir, tmp_path, number):
     """One of them is told, as when a cloud takes one machine back."""
     processes = start(data_dir, tmp_path, 2, "--config.train.checkpoint_every=1000")
     two_steps(processes, tmp_path)
-    processes[1].terminate()
+    processes[1].send_signal(number)
     out = finish(processes)
     assert "is saved at step" in out[0] and saved_steps(tmp_path) and not (tmp_path / "metrics.json").exists()
 
