@@ -15,7 +15,7 @@ from vivit_jax.models.dot_product_attention import Computation, fused, groups_be
 from vivit_jax.models.gelu import gelu
 from vivit_jax.models.initializers import Keys, tiny_normal
 from vivit_jax.models.layer_norm import layer_norm
-from vivit_jax.models.layout import in_order, materialized, only_examples, place
+from vivit_jax.models.layout import fast_matrix_units, in_order, materialized, only_examples, place
 from vivit_jax.models.linear import added, affine, bias_of, copies, linear
 from vivit_jax.models.tokens import Line, Tokens, dropped, stochastic_depth
 
@@ -54,7 +54,8 @@ class SelfAttention(nnx.Module):
         """How `_attend` is gone about, for the same numbers: what is laid otherwise before it is projected."""
         if self.step.axes == ("space",) and tokens.cls is not None:
             return self._attend_in_frames
-        return self._attend_at_positions if self.step.axes == ("time",) and not self.step.cls else self._attend
+        alone = not self.step.cls or (tokens.cls is None and fast_matrix_units() and self._beside(tokens) > 1)
+        return self._attend_at_positions if self.step.axes == ("time",) and alone else self._attend
 
     def _projection(self, alone: bool) -> tuple[jax.Array, jax.Array]:
         """Kernel and bias of `out`; unless it is to be `alone`, of `project` after it too: one product for both."""
@@ -101,14 +102,21 @@ class SelfAttention(nnx.Module):
 
     def _attend_at_positions(self, normed: Tokens, keys, projection) -> tuple[Tokens, dict[str, jax.Array]]:
         """The same over time, positions and time steps exchanged from here on: once, not for q, k and v and back."""
-        time, *grid = normed.patches.shape[1:4]
-        # Placed on a mesh, this costs more than it saves; and a scan would keep the weights of both ways.
-        beside = groups_beside(math.prod(grid), time) if only_examples() and not self.scan else 1
+        beside = self._beside(normed)
         if beside > 1:  # else norm's backward pass goes over the exchanged tokens three times
             normed = jax.tree.map(materialized, normed)
-        line = Line("positions", False, (time, *grid))
+        line = Line("positions", False, normed.patches.shape[1:4])
         out, maps = self._attend(_placed(line.lay(normed)), keys, projection, "space", beside)
-        return _placed(line.lift(_placed(out))), maps
+        out = _placed(line.lift(_placed(out)))
+        if fast_matrix_units() and self.step.cls:  # where CLS stays out, but is, this costs more than it saves
+            out = jax.tree.map(partial(in_order, platform="tpu"), out)
+        return out, maps
+
+    def _beside(self, tokens: Tokens) -> int:
+        """How many positions attend over time as one."""
+        time, *grid = tokens.patches.shape[1:4]
+        # Placed on a mesh, this costs more than it saves; and a scan would keep the weights of both ways.
+        return groups_beside(math.prod(grid), time) if only_examples() and not self.scan else 1
 
     def _share(self, i: int) -> slice:
         """The columns of the heads that attend along the step's axes `i`."""
@@ -168,7 +176,7 @@ class Block(nnx.Module):
 
     def __call__(self, tokens: Tokens, key: jax.Array | None, drop_path) -> tuple[Tokens, dict[str, jax.Array]]:
         *keys, key_mlp = keys_of(key, len(self.attention) + 1)
-        tokens = jax.tree.map(in_order, tokens)
+        tokens = jax.tree.map(partial(in_order, platform="cuda"), tokens)
         seen, maps = tokens, {}
         for attention, step_key in zip(self.attention, keys, strict=True):
             residual, weights = attention(seen, step_key, drop_path)

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from vivit_jax.models.layout import again
+from vivit_jax.models.layout import again, fast_matrix_units
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))  # else a scan keeps what it is computed from three times
@@ -16,27 +16,40 @@ def gelu(x: jax.Array, tanh: bool) -> jax.Array:
 
 
 def _gelu(x: jax.Array, tanh: bool) -> jax.Array:
+    # JAX has the first by erfc, with which a training step has 8% more cycles by the estimate of TPUs' compiler.
+    return jax.nn.gelu(x, approximate=True) if tanh else _with_slope(x, tanh)[0].astype(x.dtype)
+
+
+def _with_slope(x: jax.Array, tanh: bool) -> tuple[jax.Array, jax.Array]:
+    """And its slope, in float32."""
+    x = x.astype(jnp.float32)
     if tanh:
-        return jax.nn.gelu(x, approximate=True)
-    # JAX has it by erfc, with which a training step has 8% more cycles by the estimate of TPUs' compiler.
-    x32 = x.astype(jnp.float32)
-    return (x32 * (0.5 + 0.5 * jax.lax.erf(x32 * math.sqrt(0.5)))).astype(x.dtype)
+        # By the logistic function of twice what `tanh` is of: the same in fewer steps, which GPUs take longer for than
+        # to read `x`.
+        a, b = 2 * math.sqrt(2 / math.pi), 2 * math.sqrt(2 / math.pi) * 0.044715
+        s = jax.lax.logistic(x * (a + b * x * x))
+        return x * s, s * (1 + x * (1 - s) * (a + 3 * b * x * x))
+    s = 0.5 + 0.5 * jax.lax.erf(x * math.sqrt(0.5))
+    return x * s, s + x * jnp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
 
 
-def _differentiate_gelu(tanh: bool, x: jax.Array, change: jax.Array) -> tuple[jax.Array]:
+def _forward(x: jax.Array, tanh: bool):
+    """Keeps `x`, or the slope where products would wait for it to be computed. There XLA has to write both down, or it
+    computes each again for every product that takes it."""
+    if not fast_matrix_units():
+        return _gelu(x, tanh), (x, None)
+    y, slope = jax.lax.optimization_barrier(jax.tree.map(lambda y: y.astype(x.dtype), _with_slope(x, tanh)))
+    return y, (None, slope)
+
+
+def _backward(tanh: bool, kept, change: jax.Array) -> tuple[jax.Array]:
+    x, slope = kept
+    if slope is not None:
+        return (change * slope,)
     x = again(x)
     if tanh:
-        return (change * _tanh_slope(x).astype(x.dtype),)
+        return (change * _with_slope(x, tanh)[1].astype(x.dtype),)
     return jax.vjp(partial(_gelu, tanh=tanh), x)[1](change)
 
 
-def _tanh_slope(x: jax.Array) -> jax.Array:
-    """In float32, of x times the logistic function of twice what `tanh` is of: the same in fewer steps, which GPUs take
-    longer for than to read `x`."""
-    x = x.astype(jnp.float32)
-    a, b = 2 * math.sqrt(2 / math.pi), 2 * math.sqrt(2 / math.pi) * 0.044715
-    s = jax.lax.logistic(x * (a + b * x * x))
-    return s * (1 + x * (1 - s) * (a + 3 * b * x * x))
-
-
-gelu.defvjp(lambda x, tanh: (_gelu(x, tanh), x), _differentiate_gelu)
+gelu.defvjp(_forward, _backward)
