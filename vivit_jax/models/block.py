@@ -54,8 +54,11 @@ class SelfAttention(nnx.Module):
         """How `_attend` is gone about, for the same numbers: what is laid otherwise before it is projected."""
         if self.step.axes == ("space",) and tokens.cls is not None:
             return self._attend_in_frames
-        alone = not self.step.cls or (tokens.cls is None and fast_matrix_units() and self._beside(tokens) > 1)
-        return self._attend_at_positions if self.step.axes == ("time",) and alone else self._attend
+        if self.step.axes != ("time",) or tokens.cls is not None:
+            return self._attend
+        # TimeSformer's, from which CLS stays out, gains by the exchange everywhere; ViViT's, by groups on such chips.
+        pays = not self.step.cls or (fast_matrix_units() and self._beside(tokens) > 1)
+        return self._attend_at_positions if pays else self._attend
 
     def _projection(self, alone: bool) -> tuple[jax.Array, jax.Array]:
         """Kernel and bias of `out`; unless it is to be `alone`, of `project` after it too: one product for both."""
