@@ -31,9 +31,11 @@ def test_gpus_sum_up_gradients_in_float32(case):
     assert max((numbers(x) // max(numbers(out), 1) for x, out in SUM.findall(text)), default=0) <= FEW
 
 
+@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("tanh", [True, False])
-def test_the_slope_of_gelu(tanh):
+def test_the_slope_of_gelu(tanh, fast, monkeypatch):
     """Of its formula in float32: rounded twice at most, not after each of its steps."""
+    monkeypatch.setattr("vivit_jax.models.gelu.fast_matrix_units", lambda: fast)
     x = jnp.linspace(-9, 9, 20001).astype(jnp.bfloat16)
     (ours,) = jax.vjp(lambda x: gelu(x, tanh), x)[1](jnp.ones_like(x))
     exact = jax.vmap(jax.grad(lambda x: jax.nn.gelu(x, approximate=tanh)))(x.astype(jnp.float32))

@@ -14,7 +14,7 @@ def differentiated(x, scale, bias):
     return centered / jnp.sqrt((centered**2).mean(-1, keepdims=True) + 1e-6) * scale + bias
 
 
-@pytest.mark.parametrize("tpu", [False, True])
+@pytest.mark.parametrize("tpu", [None, "v5e", "v6e"])
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 1e-2)])
 def test_value_and_gradients(dtype, tolerance, tpu, monkeypatch):
     """Beside what is differentiated step by step in float32, relative to the largest entry."""
@@ -23,6 +23,7 @@ def test_value_and_gradients(dtype, tolerance, tpu, monkeypatch):
     if tpu:
         monkeypatch.setattr(sums, "_row_sums", sums._row_sums_by_matmul)
         monkeypatch.setattr(sums, "_column_sums", sums._column_sums_by_matmul)
+        monkeypatch.setattr(sums, "fast_matrix_units", lambda: tpu == "v6e")
     ours, pull = jax.vjp(lambda *args: layer_norm.normalize(*args, 1e-6), x, scale, bias)
     theirs, wanted = jax.vjp(differentiated, x, scale, bias)
     for one, other in zip([ours, *pull(change)], [theirs, *wanted(change.astype("float32"))], strict=True):
@@ -30,9 +31,11 @@ def test_value_and_gradients(dtype, tolerance, tpu, monkeypatch):
         np.testing.assert_allclose(np.asarray(one, "float32"), other, atol=tolerance * abs(other).max())
 
 
+@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 1e-2)])
-def test_sums_are_the_same_on_tpus(dtype, tolerance):
+def test_sums_are_the_same_on_tpus(dtype, tolerance, fast, monkeypatch):
     """But for weights, which take the dtype of what they weigh."""
+    monkeypatch.setattr(sums, "fast_matrix_units", lambda: fast)
     x = jnp.exp(jax.random.normal(jax.random.key(0), (2, 3, 7, 19))).astype(dtype)
     weights, ones = jnp.exp(jax.random.normal(jax.random.key(1), (19,))), jnp.ones(19)
     for ours, on_tpus, wanted, within in (
