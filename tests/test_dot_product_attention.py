@@ -1,7 +1,6 @@
 """Attention within groups: at once, in blocks, by a kernel, beside its definition."""
 
 import re
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +9,9 @@ import pytest
 from flax import nnx
 
 from models import make, video
-from vivit_jax.errors import UserError
 from vivit_jax.models import blockwise_attention as blockwise
 from vivit_jax.models import softmax
 from vivit_jax.models.dot_product_attention import Computation, dot_product_attention, groups_beside, side_by_side
-from vivit_jax.models.splash import splash_attention
 from vivit_jax.models.tokens import dropout
 
 
@@ -160,36 +157,6 @@ def test_chunks_are_differentiated_with_what_they_dropped(chunk, monkeypatch):
     if not chunk:
         chosen, same = (forward(q, k, v, jax.random.key(1), 0.3, chunk) for chunk in (0, 7))
         np.testing.assert_allclose(chosen, same, atol=1e-5)
-
-
-@pytest.mark.parametrize("length", [512, 700])
-def test_the_kernel_for_tpus(length):
-    """Splash attention, its steps run by XLA, beside the whole softmax: in values and gradients, padded or not."""
-    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 1, 2, length, 64))
-
-    def attended(attend):
-        def loss(q, k, v):
-            return jnp.sin(attend(q * 0.125, k, v)).sum()
-
-        return attend(q * 0.125, k, v), *jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v)
-
-    def whole(q, k, v):
-        return jax.nn.softmax(q @ jnp.swapaxes(k, -1, -2)) @ v
-
-    for ours, theirs in zip(attended(partial(splash_attention, interpret=True)), attended(whole), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "rate, precision, why", [(0.1, "default", "has no dropout"), (0.0, "highest", "needs the default precision")]
-)
-def test_the_kernel_says_what_it_cannot_take(rate, precision, why):
-    """Asked for by name; `auto` does without it there."""
-    q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 520, 2, 8))
-    with jax.default_matmul_precision(precision):
-        with pytest.raises(UserError, match=f"model.attention_kernel: pallas {why}"):
-            dot_product_attention(q, k, v, rate, jax.random.key(1), Computation(kernel="pallas"))
-        dot_product_attention(q, k, v, rate, jax.random.key(1))
 
 
 def test_chunks_take_less_memory():

@@ -71,8 +71,12 @@ def test_several_heads_survive_a_file_and_are_scored_alone(tmp_path):
     )
     assert f"top-1 {alone['top_1']:.4f}" in result.stdout and "on 300 videos x 4 views" in result.stdout
     (tmp_path / "scores.npz").write_bytes((tmp_path / "scores.npz").read_bytes()[:1000])
-    with pytest.raises(UserError, match="is no whole file of scores"):
-        load_scores(tmp_path / "scores.npz")
+    (tmp_path / "notes.txt").write_text("top-1 0.5")
+    for name in ("scores.npz", "notes.txt"):
+        with pytest.raises(UserError, match=f"{name}: is no whole file of scores, such as an evaluation writes$"):
+            load_scores(tmp_path / name)
+    with pytest.raises(UserError, match="none.npz: cannot be read .*No such file"):
+        load_scores(tmp_path / "none.npz")
 
 
 def test_reports_by_class_against_a_loop(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vivit_jax.architecture import Labels
-from vivit_jax.errors import UserError
+from vivit_jax.errors import UserError, first_line
 from vivit_jax.evaluation.views import average_views
 from vivit_jax.files import replacing
 from vivit_jax.training.losses import cross_entropy
@@ -137,8 +137,10 @@ def load_scores(path: str | Path) -> Scores:
         labels, logits = (by_head(name, arrays) for name in ("label", "logits"))
         numbers = int(arrays["views"]), str(arrays["average"]), int(arrays["dropped"])
         return Scores(arrays["path"], labels, logits, *numbers)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: is no whole file of scores ({error})") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({first_line(error)})") from error
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:  # numpy takes what is no archive for a pickle
+        raise UserError(f"{path}: is no whole file of scores, such as an evaluation writes") from error
 
 
 def named(name: str, values: Any) -> dict[str, np.ndarray]:

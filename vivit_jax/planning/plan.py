@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from vivit_jax.config import Config
 from vivit_jax.data.datasets import known_classes
-from vivit_jax.errors import UserError
+from vivit_jax.errors import UserError, first_line
 from vivit_jax.evaluation.multiview import Evaluator
 from vivit_jax.planning import hlo
 from vivit_jax.planning.slices import CHIPS, Chip, slice_devices
@@ -125,7 +125,7 @@ def make_plan(config: Config, topology: str, step: Step = "train") -> Plan:
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        wanted = _wanted(str(error))
+        wanted = _wanted(error)
         memory["temporaries"] = max(0, wanted - sum(memory.values()))
         return Plan(*facts, memory, False, adds, hlo.Module(), metadata.version("libtpu"))
     text, analysis = compiled.as_text() or "", cast(Any, compiled.memory_analysis())
@@ -156,10 +156,11 @@ def local_bytes(tree: Any) -> int:
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def _wanted(message: str) -> int:
+def _wanted(error: Exception) -> int:
     """Bytes that did not fit, from the compiler's error; anything else that it has to say is raised."""
+    message = str(error)
     found = re.search(r"Used ([\d.]+)([MGT]) of|\(([\d.]+)([MGT])\) exceeds", message)
     if "RESOURCE_EXHAUSTED" not in message or not found:
-        raise UserError(f"--mode=plan: the compiler fails: {message.splitlines()[0][:300]}")
+        raise UserError(f"--mode=plan: the compiler fails: {first_line(error)}")
     number, unit = (found[1], found[2]) if found[1] else (found[3], found[4])
     return int(float(number) * {"M": 2**20, "G": 2**30, "T": 2**40}[unit])
