@@ -75,7 +75,7 @@ def test_several_heads_survive_a_file_and_are_scored_alone(tmp_path):
     for name in ("scores.npz", "notes.txt"):
         with pytest.raises(UserError, match=f"{name}: is no whole file of scores, such as an evaluation writes$"):
             load_scores(tmp_path / name)
-    with pytest.raises(UserError, match="none.npz: cannot be read .*No such file"):
+    with pytest.raises(UserError, match=r"none.npz: cannot be read .*No such file"):
         load_scores(tmp_path / "none.npz")
 
 

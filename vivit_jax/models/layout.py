@@ -65,13 +65,6 @@ in_order.defvjp(
 )
 
 
-def colors_first(video: jax.Array) -> jax.Array:
-    """A video [B, T, H, W, 3] that TPUs lay out with colors before rows, as they have one that is given to them. One
-    that a loop cuts out of a batch is laid as its first product likes it, for which XLA lays all of the batch anew."""
-    order = Layout((0, 1, 4, 2, 3))
-    return jax.lax.platform_dependent(video, tpu=lambda x: with_layout_constraint(x, order), default=lambda x: x)
-
-
 def place_groups(x: jax.Array, axes: str) -> jax.Array:
     """Places what attends to each other on one device.
 

@@ -13,7 +13,6 @@ from vivit_jax.config import Config
 from vivit_jax.data.augment import augment_batch, normalize
 from vivit_jax.data.decode import FAULTS
 from vivit_jax.models.initializers import Keys
-from vivit_jax.models.layout import colors_first
 from vivit_jax.models.video_transformer import VideoTransformer
 from vivit_jax.training.losses import all_right, cross_entropy
 from vivit_jax.training.optimizer import hold
@@ -50,9 +49,7 @@ def gradients(loss: Callable, params, batch: dict[str, jax.Array], key: jax.Arra
         return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
     def body(total, xs):
-        part, key = xs
-        part = part | {"video": colors_first(part["video"])}
-        return jax.tree.map(jnp.add, total, jax.value_and_grad(loss, has_aux=True)(params, part, key)), None
+        return jax.tree.map(jnp.add, total, jax.value_and_grad(loss, has_aux=True)(params, *xs)), None
 
     xs = jax.tree.map(split, batch), jax.random.split(key, parts)
     shapes = jax.eval_shape(jax.value_and_grad(loss, has_aux=True), params, *jax.tree.map(lambda x: x[0], xs))
