@@ -26,8 +26,8 @@ def _with_slope(x: jax.Array, tanh: bool) -> tuple[jax.Array, jax.Array]:
     if tanh:
         a, b, square = math.sqrt(2 / math.pi), math.sqrt(2 / math.pi) * 0.044715, x * x
         z = x * (a + b * square)
-        # What is half of 1 + tanh(z): by the logistic function it is fewer steps, which GPUs take longer for than to
-        # read `x`, and by `tanh` fewer for TPUs that wait for them.
+        # (1 + tanh z) / 2 in fewer steps, which GPUs take longer for than to read `x`; on TPUs `tanh` is one, which
+        # matters where products wait for it.
         s = 0.5 + 0.5 * jnp.tanh(z) if fast_matrix_units() else jax.lax.logistic(2 * z)
         y = x * s
         return y, s + (y - y * s) * (2 * a + 6 * b * square)
