@@ -30,7 +30,7 @@ def _with_slope(x: jax.Array, tanh: bool) -> tuple[jax.Array, jax.Array]:
         # matters where products wait for it.
         s = 0.5 + 0.5 * jnp.tanh(z) if fast_matrix_units() else jax.lax.logistic(2 * z)
         y = x * s
-        return y, s + (y - y * s) * (2 * a + 6 * b * square)
+        return y, s + y * (1 - s) * (2 * a + 6 * b * square)
     s = 0.5 + 0.5 * jax.lax.erf(x * math.sqrt(0.5))
     return x * s, s + x * jnp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
 
