@@ -44,6 +44,6 @@ def _column_sums_by_matmul(x: jax.Array) -> jax.Array:
 
 
 def _one_of_eight(sums: jax.Array, axis: int) -> jax.Array:
-    """Of sums that are the same: the greatest, which XLA makes a part of what takes it, where a slice would be a step
-    of its own. Where products take longer, they would take it for more."""
+    """Of sums that are the same: the greatest, which XLA makes a part of their product, where a slice would be a step
+    of its own; on chips whose products take longer, a slice costs less."""
     return sums.max(axis, keepdims=True) if fast_matrix_units() else jax.lax.slice_in_dim(sums, 0, 1, axis=axis)
