@@ -107,8 +107,7 @@ def tables(kept: dict[str, dict]) -> str:
     text += (
         "time that their bytes take, if nothing hides them. [How to\nread a plan](pods.md#2-knowing-before-paying). "
         "Where ≥ stands, short loops whose length is not known before\n"
-        "they run are counted once: those that draw mixup's random numbers. Plans on v6e were made before models told\n"
-        "it from other chips.\n"
+        "they run are counted once: those that draw mixup's random numbers.\n"
     )
     for part, requests in PARTS.items():
         rows = [row(name, kept[name]) for name, *_ in requests() if name in kept]

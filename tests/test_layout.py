@@ -2,12 +2,15 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
-from models import make
+from models import make, video
 from vivit_jax.models import sums
 from vivit_jax.models.gelu import gelu
+from vivit_jax.models.linear import rounded
 from vivit_jax.models.tokens import Tokens
 
 OTHERS = "TPU v5 lite", "TPU v5", None
@@ -47,3 +50,36 @@ def test_on_v6e_one_of_equal_sums_is_no_step_of_its_own():
         with mesh_of(kind):
             steps = str(jax.make_jaxpr(sums._column_sums_by_matmul)(jnp.ones((3, 24))))
         assert ("reduce_max" in steps) == (kind == "TPU v6 lite")
+
+
+def test_rounding_in_two_steps_is_rounding():
+    """Ties, overflow, subnormal numbers and what is no number, too; of the gradient nothing is rounded."""
+    x = jnp.array([1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, -3.4e38, 1e-40, -0.0, jnp.inf, jnp.nan, 0.1])
+
+    def both(x):
+        y, pull = jax.vjp(lambda x: rounded(x, jnp.bfloat16), x)
+        return y, *pull(y)
+
+    for kind in ("TPU v6 lite", *OTHERS):
+        with mesh_of(kind):
+            jaxpr = jax.make_jaxpr(both)(x)
+            assert rounded(x, jnp.float32) is x
+        assert str(jaxpr).count("reduce_precision[") == (kind == "TPU v6 lite")
+        y, change = jax.core.eval_jaxpr(jaxpr.jaxpr, jaxpr.consts, x)
+        assert (y.dtype, change.dtype) == (jnp.bfloat16, jnp.float32)
+        for found in (y, change):
+            np.testing.assert_array_equal(found.astype(jnp.float32), x.astype(jnp.bfloat16).astype(jnp.float32))
+
+
+@pytest.mark.parametrize("case, exact", [("vivit_ti16x2_fe", 0), ("timesformer_b", 3)])
+def test_on_v6e_kernels_are_rounded_before_the_layers(case, exact):
+    """Where XLA finds that it is the same for all parts of a batch; but for `exact` ones, of attentions with two."""
+    graph, params = nnx.split(make(case, dtype="bfloat16"))
+    for kind in ("TPU v6 lite", *OTHERS):
+        with mesh_of(kind):
+            jaxpr = jax.make_jaxpr(lambda params: nnx.merge(graph, params)(video()))(params)
+        layers = [eqn.invars for eqn in jaxpr.eqns if eqn.params.get("name") == "run_layer"]
+        assert layers
+        for given in layers:
+            wide = sum(x.aval.dtype == jnp.float32 and x.aval.ndim == 2 for x in given)
+            assert wide == exact if kind == "TPU v6 lite" else wide > exact

@@ -14,8 +14,8 @@ from vivit_jax.models.attention import SCHEMES
 from vivit_jax.models.block import Block, keys_of
 from vivit_jax.models.initializers import Keys, kernel_initializer
 from vivit_jax.models.layer_norm import layer_norm
-from vivit_jax.models.layout import place, split
-from vivit_jax.models.linear import added, copies
+from vivit_jax.models.layout import fast_matrix_units, place, split
+from vivit_jax.models.linear import added, copies, rounded
 from vivit_jax.models.tokenizers import Positions
 from vivit_jax.models.tokens import Line, Tokens, dropped
 
@@ -84,8 +84,9 @@ class Encoder(nnx.Module):
         line = self._line(tokens)
         layer = partial(run_layer, graph=graphs[0], remat=self.config.remat, line=line, taps=taps)
         tokens = line.lay(tokens)
-        if self.config.scan:
+        if self.config.scan or fast_matrix_units():
             states = [jax.tree.map_with_path(self._computed_with, state) for state in states]
+        if self.config.scan:
             stacked = jax.tree.map(lambda *layers: jnp.stack(layers), *states)
             keys = None if key is None else jax.random.split(key, count)
             tokens, outputs = jax.lax.scan(layer, tokens, (stacked, keys, rates))
@@ -100,7 +101,7 @@ class Encoder(nnx.Module):
         """A parameter as its layer computes with it. If layers in a loop cast it, the backward pass would be left a
         copy of every kernel, and gradients would be stacked in float32. What is computed with in float32 stays so."""
         exact = {"norm"}.union(*({"out", "project"} for step in self.scheme.steps if step.project))
-        return x if exact & {getattr(part, "key", None) for part in path} else x.astype(self.config.dtype)
+        return x if exact & {getattr(part, "key", None) for part in path} else rounded(x, self.config.dtype)
 
     def _line(self, tokens: Tokens) -> Line:
         # Clips that are split over devices by their time steps stay apart.

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from vivit_jax.architecture import ModelConfig
 from vivit_jax.models.initializers import Keys, tubelet_kernel
 from vivit_jax.models.layout import split
-from vivit_jax.models.linear import added
+from vivit_jax.models.linear import added, rounded
 
 
 def uniform_frames(frames: int, count: int) -> np.ndarray:
@@ -35,7 +35,7 @@ class TubeletEmbedding(nnx.Module):
     def __call__(self, video: Float[Array, "B t h w 3"]) -> Float[Array, "B T H W D"]:
         if self.sampled_frames:
             video = video[:, uniform_frames(video.shape[1], self.sampled_frames)]
-        kernel = self.kernel[...].astype(self.dtype)
+        kernel = rounded(self.kernel[...], self.dtype)
         tokens = jax.lax.platform_dependent(video.astype(self.dtype), kernel, cuda=_by_product, default=_by_convolution)
         return added(tokens, self.bias[...])
 
