@@ -99,7 +99,8 @@ class Encoder(nnx.Module):
 
     def _computed_with(self, path, x: jax.Array) -> jax.Array:
         """A parameter as its layer computes with it. If layers in a loop cast it, the backward pass would be left a
-        copy of every kernel, and gradients would be stacked in float32. What is computed with in float32 stays so."""
+        copy of every kernel, and gradients would be stacked in float32; and what `run_layer` rounded in two steps, XLA
+        would round again for every part of a batch. What is computed with in float32 stays so."""
         exact = {"norm"}.union(*({"out", "project"} for step in self.scheme.steps if step.project))
         return x if exact & {getattr(part, "key", None) for part in path} else rounded(x, self.config.dtype)
 
