@@ -1,4 +1,4 @@
-"""RandAugment's operations beside Pillow's, and all of them alike for the frames of a clip."""
+"""RandAugment's operations beside Pillow's on the frames below each other, one picture: all see the same change."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from vivit_jax.data.augment import augment_clips
-from vivit_jax.data.randaugment import GRAY, OPERATIONS, apply, randaugment
+from vivit_jax.data.randaugment import OPERATIONS, apply, randaugment
 from vivit_jax.sections import Augment
 
 PILLOW = {  # at magnitude 5: level 0.5
@@ -31,8 +31,9 @@ CASES = [(5, name, op) for name, op in PILLOW.items()] + [(8, name, op) for name
 
 
 def clip(frames=2, height=24, width=40, seed=0):
-    """Smooth, of a limited range, so that stretching it shows."""
+    """Of a limited range, which stretching shows, and darker by the frame, which changes by frame would hide."""
     noise = np.random.default_rng(seed).integers(20, 235, (frames, height // 4, width // 4, 3))
+    noise = noise / np.arange(1, frames + 1)[:, None, None, None]
     return noise.repeat(4, 1).repeat(4, 2).astype(np.uint8)
 
 
@@ -44,16 +45,13 @@ def applied(name, values, magnitude, seed=0):
 @pytest.mark.parametrize("magnitude, name, operation", CASES, ids=[f"{name}-{m}" for m, name, _ in CASES])
 def test_as_pillow_does(magnitude, name, operation):
     values = clip()
-    wanted = np.stack([np.asarray(operation(Image.fromarray(frame))) for frame in values])
+    wanted = np.asarray(operation(Image.fromarray(values.reshape(-1, 40, 3)))).reshape(values.shape)
     ours = applied(name, values, magnitude)
-    if name == "contrast":  # the mean is the clip's, not the frame's
-        gray = np.asarray(Image.fromarray(values.reshape(-1, 40, 3)).convert("L"), float).mean()
-        wanted = np.clip(gray + (1.8 * magnitude / 10 + 0.1) * (values - gray), 0, 255)
-    if name == "sharpness":  # Pillow rounds the smoothed picture, and leaves its border
-        ours, wanted = ours[:, 1:-1, 1:-1], wanted[:, 1:-1, 1:-1]
+    if name == "sharpness":  # Pillow rounds the smoothed picture, and one frame's border is the other's neighbor
+        ours, wanted, values = (x[:, 1:-1, 1:-1] for x in (ours, wanted, values))
     np.testing.assert_allclose(ours, wanted, atol=1.6)
     if not (magnitude == 5 and name in ("color", "contrast")):  # a factor of 1
-        assert np.abs(wanted - values[:, : wanted.shape[1], : wanted.shape[2]]).max() > 5 or name == "sharpness"
+        assert np.abs(wanted.astype(float) - values).max() > 5 or name == "sharpness"
 
 
 def test_solarize_add():
@@ -62,36 +60,10 @@ def test_solarize_add():
     np.testing.assert_allclose(applied("solarize_add", values, 5), wanted, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["rotate", "shear_x", "shear_y", "translate_x", "translate_y"])
-def test_moves(name):
-    """Every pixel comes from where the definition says, or from outside."""
-    values, level = clip(1), 0.2
-    matches = []
-    for sign in (1, -1):
-        wanted = np.full(values.shape, GRAY * 255)
-        for y in range(24):
-            for x in range(40):
-                sy, sx = float(y), float(x)
-                if name == "rotate":
-                    angle, cy, cx = sign * level * np.pi / 6, 11.5, 19.5
-                    sy = cy + np.cos(angle) * (y - cy) - np.sin(angle) * (x - cx)
-                    sx = cx + np.sin(angle) * (y - cy) + np.cos(angle) * (x - cx)
-                elif name.startswith("shear"):
-                    sx, sy = (x + sign * 0.3 * level * y, y) if name == "shear_x" else (x, y + sign * 0.3 * level * x)
-                else:
-                    sx, sy = (x + sign * 20, y) if name == "translate_x" else (x, y + sign * 20)
-                sy, sx = round(sy), round(sx)
-                if 0 <= sy < 24 and 0 <= sx < 40:
-                    wanted[0, y, x] = values[0, sy, sx]
-        ours = [applied(name, values, 10 * level, seed) for seed in range(8)]
-        matches.append([(np.abs(x - wanted) < 1).mean() > 0.98 for x in ours])  # but for ties of rounding
-    assert np.all(np.any(matches, axis=0)) and np.all(np.any(matches, axis=1))  # both signs, and nothing else
-
-
 def test_cutout():
     values = clip()
     ours = applied("cutout", values, 2)
-    covered = np.all(np.abs(ours - GRAY * 255) < 1e-3, axis=-1)
+    covered = np.all(ours < 1e-3, axis=-1)
     assert (covered == covered[:1]).all() and 0 < covered[0].sum() <= 16 * 16
     np.testing.assert_allclose(ours[~covered], values[~covered], atol=1e-3)
 
@@ -105,10 +77,17 @@ def test_every_operation_treats_the_frames_alike_and_stays_in_range():
 
 
 def test_clips_draw_their_own_operations():
-    video = jnp.asarray(clip(2)[None].repeat(48, 0), jnp.float32) / 255
-    call = jax.jit(jax.vmap(lambda x, key: randaugment(x, key, 1, 9.0)))
-    ours = np.asarray(call(video, jax.random.split(jax.random.key(0), 48)))
-    assert len(np.unique(ours.reshape(48, -1).round(3), axis=0)) > len(OPERATIONS)  # by sign and place, too
+    """Each of them, or none, one time in twelve."""
+    video, count = clip(2), 600
+    wanted = [applied(name, video, 9) for name in OPERATIONS if name != "cutout"] + [video]
+    call = jax.jit(jax.vmap(lambda x, key: randaugment(x, key, 1, 9.0), in_axes=(None, 0)))
+    keys = jax.random.split(jax.random.key(0), count)
+    ours = np.asarray(call(jnp.asarray(video, jnp.float32) / 255, keys)) * 255
+    drawn = [np.abs(ours - one).max((1, 2, 3, 4)) < 1e-2 for one in wanted]
+    covered = ~np.any(drawn, 0)
+    assert len(np.unique(ours[covered].reshape(covered.sum(), -1), axis=0)) > 2  # in different places
+    for times in np.sum([*drawn, covered], 1):
+        assert 25 < times < 80  # of 50 expected
 
 
 def test_it_is_part_of_augmentation():
