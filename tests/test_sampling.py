@@ -103,6 +103,14 @@ def test_jittered_crops_have_the_size_they_would_have_after_resizing():
     np.testing.assert_allclose(np.mean(sides), 285, atol=6)
 
 
+def test_sides_that_are_jittered_apart():
+    rng = np.random.default_rng(0)
+    boxes = [sampling.jittered_box(256, 340, (224, 224), (230.0, 340.0), rng, apart=True) for _ in range(300)]
+    scales = np.array([(224 * 256 / height, 224 * 256 / width) for _, _, height, width in boxes])
+    assert (scales.min(0) < 235).all() and (scales.min(0) >= 230).all() and (scales.max(0) > 335).all()
+    assert abs(np.corrcoef(scales.T)[0, 1]) < 0.15  # each by itself
+
+
 def test_jitter_never_asks_for_more_than_there_is():
     """A portrait, and a crop that is wider than it."""
     box = sampling.jittered_box(400, 200, (224, 448), (224.0, 225.0), np.random.default_rng(0))

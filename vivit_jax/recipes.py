@@ -10,7 +10,7 @@ def vivit() -> Any:
     config = base()
     config.init_from = "google/vit-base-patch16-224-in21k"
     config.model.update(dtype="bfloat16", embedding_initializer="central_frame")
-    config.data.update(stride=2.0, crop="jitter")
+    config.data.update(stride=2.0, crop="stretch")
     short_side(config, 256)
     config.augment.flip = 0.5
     config.optimizer.update(name="sgd", momentum=0.9, clip_norm=1.0)

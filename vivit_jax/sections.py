@@ -38,10 +38,10 @@ class Data:
     stride: float = 2.0  # frames between two that are kept; 0: as target_fps says
     target_fps: float = 0.0  # kept frames per second of video, whatever its own rate
     short_clips: ShortClips = "loop"  # what follows the last frame of a video that is too short
-    crop: Literal["resized", "jitter"] = "resized"  # Inception's, or at a random scale
+    crop: Literal["resized", "jitter", "stretch"] = "resized"  # Inception's, at a random scale, at one for each side
     crop_area: tuple[float, float] = (0.3, 1.0)  # resized: part of the picture
     crop_aspect: tuple[float, float] = (0.75, 4 / 3)  # resized: width to height
-    crop_short_side: tuple[float, float] = (256, 320)  # jitter: pixels of the whole picture's short side
+    crop_short_side: tuple[float, float] = (256, 320)  # else: pixels of the whole picture's short side
     eval_resize: int = 256  # pixels of the short side before the evaluation crop
     num_workers: int = field(default=0, metadata={"resume": True})  # decoding processes; 0: threads
     max_bad_fraction: float = field(default=0.01, metadata={"resume": True})  # of a split that may fail to decode
@@ -71,7 +71,7 @@ class Augment:
     brightness: float = 32 / 255
     contrast: float = 0.4
     saturation: float = 0.4
-    hue: float = 0.1
+    hue: float = 0.2
     grayscale: float = 0.0  # probability
     randaugment: int = 0  # operations for each clip; 0: off
     magnitude: float = 10.0  # theirs; ViViT's recipes have 15 and 20

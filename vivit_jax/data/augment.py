@@ -13,11 +13,11 @@ from vivit_jax.sections import Augment
 
 
 def _jitter(clip: jax.Array, key: jax.Array, augment: Augment) -> jax.Array:
-    """[T, h, w, 3] in [0, 1], brightness, contrast, saturation and hue changed at random."""
+    """[T, h, w, 3] in [0, 1], brightness, saturation, contrast and hue changed at random, as ViViT's release does."""
     keys = jax.random.split(key, 4)
     changed: Any = pix.adjust_brightness(clip, _uniform(keys[0], 0, augment.brightness))
-    changed = pix.adjust_contrast(changed, _uniform(keys[1], 1, augment.contrast))
     changed = pix.adjust_saturation(jnp.clip(changed, 0, 1), _uniform(keys[2], 1, augment.saturation))
+    changed = pix.adjust_contrast(changed, _uniform(keys[1], 1, augment.contrast))
     changed = pix.adjust_hue(jnp.clip(changed, 0, 1), _uniform(keys[3], 0, augment.hue))
     return jnp.clip(changed, 0, 1)
 

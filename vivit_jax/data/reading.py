@@ -106,9 +106,10 @@ class TrainReader(Reader):
     def choose(self, example: dict[str, Any], seed: int) -> list[Clip]:
         rng, data, size = np.random.default_rng(seed), self.data, (example["height"], example["width"])
         frames = sampling.random_clip(example["num_frames"], self.num_frames, *self.timing(example), rng)
-        if data.crop == "jitter":
-            return [(frames, [sampling.jittered_box(*size, self.size, data.crop_short_side, rng)])]
-        return [(frames, [sampling.random_box(*size, data.crop_area, data.crop_aspect, rng)])]
+        if data.crop == "resized":
+            return [(frames, [sampling.random_box(*size, data.crop_area, data.crop_aspect, rng)])]
+        apart = data.crop == "stretch"
+        return [(frames, [sampling.jittered_box(*size, self.size, data.crop_short_side, rng, apart)])]
 
 
 @dataclass(frozen=True)

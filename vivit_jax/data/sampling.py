@@ -108,11 +108,18 @@ def random_box(
 
 
 def jittered_box(
-    height: int, width: int, size: tuple[int, int], short_sides: tuple[float, float], rng: np.random.Generator
+    height: int,
+    width: int,
+    size: tuple[int, int],
+    short_sides: tuple[float, float],
+    rng: np.random.Generator,
+    apart: bool = False,
 ) -> Box:
-    """A crop of `size` (height, width) of the picture resized to a random short side, in pixels of the picture."""
+    """A crop of `size` (height, width) of the picture resized to a random short side, in pixels of the picture; with
+    `apart` height and width are resized each by a scale of its own, as ViViT's release does."""
     scale = min(height, width) / rng.uniform(*short_sides)
-    h, w = _largest(size[0] * scale, size[1] * scale, height, width)
+    across = min(height, width) / rng.uniform(*short_sides) if apart else scale
+    h, w = _largest(size[0] * scale, size[1] * across, height, width)
     return float(rng.uniform(0, height - h)), float(rng.uniform(0, width - w)), h, w
 
 
