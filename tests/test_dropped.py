@@ -20,6 +20,7 @@ from vivit_jax.data.sources import Listing
 from vivit_jax.errors import UserError
 from vivit_jax.ingest import ingest
 from vivit_jax.training import loop
+from vivit_jax.training.dropped import Dropped, again
 from vivit_jax.training.run import open_run
 from vivit_jax.training.step import train_step_fn
 
@@ -171,3 +172,31 @@ def test_an_unreadable_record_is_a_fault_of_its_own(data_dir):
 
     (batch,) = train_batches(Torn(), runs.config(data_dir, train__batch_size=32), 0, 1)
     assert (batch["fault"][batch["index"] % 4 == 0] == 1).all() and (batch["fault"] == 1).sum() == 8
+
+
+def test_a_video_counts_once_however_often_epochs_and_batches_meet_it():
+    """Beside a count of what random epochs of 10 videos really show."""
+    rng, size = np.random.default_rng(0), 10
+    for _ in range(300):
+        order = np.concatenate([rng.permutation(size) for _ in range(6)])
+        first, last = sorted(rng.choice(60, 2, replace=False))
+        bad = rng.choice(size, rng.integers(1, 5), replace=False)
+        visits = [video for video in order[first:last] if video in bad]
+        assert len(visits) - again(first, last, size) <= len(set(visits)) <= len(visits)
+    assert again(0, 10, 10) == again(30, 40, 10) == again(3, 9, 10) == 0
+    assert again(0, 64, 10) == 54 and again(8, 20, 10) == 2 and again(6_399, 12_799, 6_400) == 1
+
+
+def test_one_bad_video_of_a_hundred_is_one_however_the_batches_fall(tmp_path):
+    class Source:
+        split = "train"
+
+        def __len__(self):
+            return 100
+
+    dropped = Dropped(Source(), 0.01, tmp_path, "train")
+    for step in range(1, 9):
+        seen = (37 in order for order in np.tile(np.arange(100), 6)[(step - 1) * 64 : step * 64].reshape(64, 1))
+        dropped.add({"unreadable": sum(seen)}, 0, step * 64)
+    with pytest.raises(UserError, match="cannot be read"):
+        dropped.add({"unreadable": 500}, 0, 9 * 64)

@@ -73,7 +73,8 @@ def test_titles():
     [
         (("Pushing something from left to right", "Holding something"), 0.0),
         ({"verb": ("turn_left", "cut"), "noun": ("pan",)}, 0.0),
-        (("cleft", "bright", "Uprighting"), 0.5),
+        (("TurnLeft", "ApplyEyeMakeup"), 0.0),
+        (("cleft", "bright", "Uprighting", "BrightCleft"), 0.5),
     ],
 )
 def test_clips_are_not_flipped_where_classes_speak_of_sides(names, probability, capsys):

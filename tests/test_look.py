@@ -100,6 +100,9 @@ def test_curves(tmp_path):
     (workdir / "metrics.json").write_text(json.dumps({"step": 4, "validation": final}))
     found = curves.read_curves(workdir)
     assert found["validation/top_1"] == [(2, 0.3), (4, 0.6)] and found["train/loss"] == [(1, 1), (2, 0.5), (4, 0.25)]
+    (workdir / "metrics.json").write_text(json.dumps({"checkpoint": "model", "validation": final}))  # of another
+    assert curves.read_curves(workdir)["validation/top_1"] == [(2, 0.3)]
+    (workdir / "metrics.json").write_text(json.dumps({"step": 4, "validation": final}))
     drawn = {}
     figure = curves.draw(found, "run")
     for axes in figure.axes:

@@ -16,7 +16,8 @@ import runs
 from vivit_jax.checkpoints.training import Checkpoints
 from vivit_jax.errors import UserError
 from vivit_jax.evaluation.multiview import Pass
-from vivit_jax.training import loop
+from vivit_jax.training import loop, reporter
+from vivit_jax.training.preemption import Preempted
 from vivit_jax.training.run import Run, open_run
 
 
@@ -57,12 +58,28 @@ def test_an_evaluation_in_between_is_not_taken_for_slow_training(data_dir, tmp_p
         ahead[0] += 3600
 
     monkeypatch.setattr(loop, "_evaluate_on_the_way", slowly)
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: time.perf_counter() + ahead[0]))
+    monkeypatch.setattr(reporter, "time", SimpleNamespace(perf_counter=lambda: time.perf_counter() + ahead[0]))
     config = runs.config(data_dir, train__epochs=3.0, train__eval_every_epochs=1.0)
     loop.train(config, tmp_path)
     speeds = [line["train/clips_per_second"] for line in runs.log(tmp_path)]
     assert len(speeds) == 6 and ahead == [7200]
     assert min(speeds) > config.train.batch_size / 600
+
+
+def test_an_evaluation_that_was_interrupted_is_made_up_for(data_dir, tmp_path, monkeypatch):
+    config = runs.config(data_dir, train__epochs=3.0, train__eval_every_epochs=1.0, train__checkpoint_every=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_evaluate_on_the_way", lambda run, *_: (_ for _ in ()).throw(Preempted()))
+        loop.train(config, tmp_path)  # ends within the first
+    assert not runs.log(tmp_path, "validation/") and not (tmp_path / "metrics.json").exists()
+    loop.train(config, tmp_path)
+    assert [line["step"] for line in runs.log(tmp_path, "validation/")] == [2, 4]
+    assert [line["step"] for line in runs.log(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_part_of_a_step_between_evaluations_is_a_step(data_dir, tmp_path):
+    loop.train(runs.config(data_dir, train__epochs=1.5, train__eval_every_epochs=0.1), tmp_path)
+    assert [line["step"] for line in runs.log(tmp_path, "validation/")] == [1, 2]  # of three
 
 
 def test_a_finished_run_says_so_and_another_config_is_refused(data_dir, tmp_path, capsys):

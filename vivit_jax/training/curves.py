@@ -65,8 +65,8 @@ def read_curves(workdir: Path) -> dict[str, list[tuple[int, float]]]:
     if not path.exists():
         raise UserError(f"--workdir: {workdir} holds no log.jsonl; train a run there first")
     entries = read_json_lines(path)
-    if final.exists():
-        metrics = json.loads(final.read_text(encoding="utf-8"))
+    metrics = json.loads(final.read_text(encoding="utf-8")) if final.exists() else {}
+    if "step" in metrics:  # else of a checkpoint that was evaluated here before
         splits = {split: values for split, values in metrics.items() if isinstance(values, dict)}
         flat = {f"{split}/{name}": value for split, values in splits.items() for name, value in values.items()}
         entries.append({"step": metrics["step"], **flat})

@@ -42,14 +42,17 @@ class Dropped:
         except Exception:  # what made it unreadable
             return f"record {index}"
 
-    def add(self, counts: Mapping[str, Any]) -> None:
+    def add(self, counts: Mapping[str, Any], first: int = 0, last: int = 0) -> None:
         """Counts what all processes have dropped of a batch.
 
+        Args:
+          first, last: the clips that this pass has seen, numbered through all epochs; by default each video once.
         Raises:
           UserError: it is more than the limit, with the first of the list.
         """
         self.counts += Counter({name: int(count) for name, count in counts.items()})
-        total, size = self.counts.total(), len(self.source)
+        size = len(self.source)
+        total = self.counts.total() - again(first, last, size)  # so many videos, at least
         if total > self.limit * size:
             why = ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items()))
             first = next((f"{name}: {reason}; " for name, reason in sorted(self.reasons.items())), "")
@@ -62,3 +65,11 @@ class Dropped:
     def start_over(self) -> None:
         """Another pass begins."""
         self.counts.clear()
+
+
+def again(first: int, last: int, size: int) -> int:
+    """How many of the clips from `first` up to `last` may be of videos that one of them has been of already: an epoch
+    has each of `size` once, and may end within a batch."""
+    end = (first // size + 1) * size
+    once = max(min(last, end) - first, min(last - end, size))
+    return last - first - once

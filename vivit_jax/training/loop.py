@@ -1,14 +1,13 @@
 """Training, read from top to bottom."""
 
 import json
-import math
-import sys
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from vivit_jax.checkpoints.training import Checkpoints
@@ -19,10 +18,11 @@ from vivit_jax.errors import UserError, device_memory, disk_space
 from vivit_jax.evaluation.evaluate import evaluate_splits
 from vivit_jax.evaluation.multiview import Evaluator
 from vivit_jax.evaluation.scores import describe
+from vivit_jax.files import read_json_lines
 from vivit_jax.progress import on_terminal
-from vivit_jax.training.dropped import Dropped
 from vivit_jax.training.metrics import Log
 from vivit_jax.training.preemption import Preempted, Preemption
+from vivit_jax.training.reporter import Reporter
 from vivit_jax.training.run import Run, claim, open_run
 from vivit_jax.training.sharding import own_rows, to_devices
 from vivit_jax.training.step import State
@@ -65,11 +65,14 @@ def _train(
     run: Run, state: State, start: int, checkpoints: Checkpoints, log: Log | None, evaluator, preemption
 ) -> State:
     train, total = run.config.train, run.total_steps
-    evaluate_every = round(train.eval_every_epochs * run.steps_per_epoch)
+    evaluate_every = max(round(train.eval_every_epochs * run.steps_per_epoch), 1) if train.eval_every_epochs else 0
     step_fn, rows = run.train_step(), own_rows(run.mesh, train.batch_size)
     source = run.dataset.source(run.config.data.train_split)
     silent = jax.process_index() > 0 or not on_terminal()
     with tqdm(initial=start, total=total, desc="train", unit=" steps", disable=silent) as progress:
+        if evaluate_every and 0 < start < total and start % evaluate_every == 0 and _missed(run, start):
+            with preemption.idle():  # it was to end then
+                _evaluate_on_the_way(run, state, start, log, evaluator, progress)
         reporter = Reporter(run, checkpoints, log, progress, start)
         for done, batch in enumerate(train_batches(source, run.config, start, total, rows), start + 1):
             state, metrics = step_fn(state, to_devices(reporter.dropped.note(batch), run.mesh, train.batch_size))
@@ -101,6 +104,14 @@ def _evaluate_on_the_way(run: Run, state: State, step: int, log: Log | None, eva
         log.write(step, result, split)
 
 
+def _missed(run: Run, step: int) -> bool:
+    """Whether the evaluation of a step is not in the log, which the first process has."""
+    name = f"{run.config.evaluation.splits[0]}/"
+    lines = [line for line in read_json_lines(run.workdir / "log.jsonl") if line["step"] == step]
+    there = any(key.startswith(name) for line in lines for key in line)
+    return not multihost_utils.broadcast_one_to_all(np.asarray(there))
+
+
 def finished_at(workdir: Path) -> int | None:
     """The step that `metrics.json` speaks of."""
     path = workdir / "metrics.json"
@@ -110,60 +121,6 @@ def finished_at(workdir: Path) -> int | None:
 def averaged(state: State) -> Any:
     """The parameters to evaluate."""
     return state.get("ema", state["params"])
-
-
-class Reporter:
-    """Reads each step's metrics one step late, checks them, and logs every so often."""
-
-    def __init__(self, run: Run, checkpoints: Checkpoints, log: Log | None, progress: tqdm, start: int):
-        self.run, self.checkpoints, self.log, self.progress = run, checkpoints, log, progress
-        self.waiting: tuple[int, dict[str, jax.Array]] | None = None
-        self.since, self.clock = start, time.perf_counter()
-        data = run.config.data
-        self.dropped = Dropped(run.dataset.source(data.train_split), data.max_bad_fraction, run.workdir, "train")
-
-    def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        self.flush()
-        self.waiting = step, metrics
-
-    def flush(self) -> None:
-        """Raises UserError where the loss or the gradient is not finite, or too many clips could not be read."""
-        if self.waiting is None:
-            return
-        step, found = self.waiting[0], jax.device_get(self.waiting[1])
-        self.waiting = None
-        if int((step - 1) // self.run.steps_per_epoch) != int((step - 2) // self.run.steps_per_epoch):
-            self.dropped.start_over()
-        self.dropped.add(found.pop("dropped"))
-        metrics = {name: float(value) for name, value in found.items()}
-        self.progress.update()
-        if not math.isfinite(metrics["loss"]) or not math.isfinite(metrics["grad_norm"]):
-            self.checkpoints.wait()
-            good = self.checkpoints.latest_step()
-            raise UserError(
-                f"step {step}: the loss is {metrics['loss']:g} and its gradient {metrics['grad_norm']:g}; "
-                + (f"the last good checkpoint is step {good}; " if good else "there is no checkpoint yet; ")
-                + "lower config.schedule.learning_rate or lengthen warmup_epochs, in another workdir"
-            )
-        if step % self.run.config.train.log_every == 0 or step == self.run.total_steps:
-            self._write(step, metrics)
-
-    def _write(self, step: int, metrics: dict[str, float]) -> None:
-        seconds = time.perf_counter() - self.clock
-        metrics["clips_per_second"] = (step - self.since) * self.run.config.train.batch_size / seconds
-        metrics |= {f"dropped/{name}": count for name, count in self.dropped.counts.items()}  # of this epoch
-        shown = {name: f"{metrics[name]:.4g}" for name in ("loss", "top_1", "clips_per_second")}
-        self.progress.set_postfix(shown)
-        if self.log:
-            self.log.write(step, metrics, "train")
-            if not on_terminal():
-                line = ", ".join(f"{name} {value}" for name, value in shown.items())
-                print(f"step {step} of {self.run.total_steps}, {line}", file=sys.stderr, flush=True)
-        self.since, self.clock = step, time.perf_counter()
-
-    def restart_clock(self, step: int) -> None:
-        """Leaves out of the speed what was not training."""
-        self.since, self.clock = step, time.perf_counter()
 
 
 def evaluate(config: Config, workdir: Path) -> None:

@@ -118,7 +118,9 @@ def flip_probability(augment: Augment, dataset: VideoDataset) -> float:
         return augment.flip
     names = dataset.class_names
     names = [name for of in names.values() for name in of] if isinstance(names, dict) else names
-    sided = [name for name in names if re.search(r"(?<![a-z])(left|right)(?![a-z])", name.lower())]
+    apart = [re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower() for name in names]  # TurnLeft: turn left
+    words = (re.search(r"(?<![a-z])(left|right)(?![a-z])", name) for name in apart)
+    sided = [name for name, found in zip(names, words, strict=True) if found]
     if sided and jax.process_index() == 0:
         print(f"No clip is flipped: {len(sided)} classes speak of left or right ({sided[0]!r}); config.augment.flip")
     return 0.0 if sided else 0.5
