@@ -78,6 +78,14 @@ def test_a_workdir_gives_what_it_would_evaluate(data_dir, tmp_path):
     with (tmp_path / "log.jsonl").open("a") as log:
         log.write('{"step": 5, "train/lo')  # of a run that was killed, or is being read as it writes
     same(vivit_jax.load_model(tmp_path, step="best"), latest)
+    (tmp_path / "log.jsonl").write_text('{"step": 2, "validation/top_1": 1.0}\n')
+    same(vivit_jax.load_model(tmp_path, step="best"), first)
+    config_file, metrics = tmp_path / "config.json", tmp_path / "metrics.json"
+    config_file.write_text(config_file.read_text().replace('"validation"', '"test"'))  # as of Diving-48
+    with pytest.raises(UserError, match="none of its checkpoints .* was evaluated"):
+        vivit_jax.load_model(tmp_path, step="best")
+    metrics.write_text(metrics.read_text().replace('"validation"', '"test"'))
+    same(vivit_jax.load_model(tmp_path, step="best"), latest)
     with pytest.raises(UserError, match="no checkpoint of step 3; its steps are 2, 4"):
         vivit_jax.load_model(tmp_path, step=3)
     vivit_jax.save_pretrained(latest, tmp_path / "exported")

@@ -27,6 +27,9 @@ def test_overrides(tmp_path):
     for fields, message in (
         (dict(num_layers=1), "model.num_layers: 1, but .* has 2, which is fixed"),
         (dict(num_classes=9), "model.num_classes: 9, but the head of .* has 5"),
+        (dict(num_classes={"a": 3, "b": 2}), "model.num_classes: {'a': 3, 'b': 2}, but the head of .* has 5; leave"),
+        (dict(patch_size=(16, 16, 2)), r"model.patch_size: \(16, 16, 2\) is not two numbers"),
+        (dict(image_size=(32,)), r"model.image_size: \(32,\) is not two numbers"),
         (dict(widht=1), "model.widht: no such field; did you mean 'width'"),
         (dict(image_size=30), "model.image_size: height 30"),
     ):

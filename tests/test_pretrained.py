@@ -45,11 +45,14 @@ def test_arrays_that_flax_wrote_in_chunks(tmp_path, monkeypatch):
     np.testing.assert_allclose(logits_of(vivit_jax.load_model(path), values["input"]), values["logits"], atol=1e-5)
 
 
-@pytest.mark.parametrize("given", [{"noun": 4, "verb": 3}, None])
+EPIC = {"verb": 97, "noun": 300}
+
+
+@pytest.mark.parametrize("given", [{"noun": 4, "verb": 3}, None, EPIC])
 def test_heads_that_stand_side_by_side_in_a_scenic_file(given, tmp_path):
     values = golden("fe_tubelet_token")
-    params, heads = params_of(values), given or {"noun": 300, "verb": 97}
-    if given is None:  # Epic-Kitchens', which are recognized
+    params, heads = params_of(values), given or EPIC
+    if heads == EPIC:  # recognized, in whichever order they are given; nouns are first in the file
         rng = np.random.default_rng(0)
         params["output_projection/kernel"] = rng.normal(size=(32, 397)).astype(np.float32)
         params["output_projection/bias"] = rng.normal(size=397).astype(np.float32)
@@ -58,7 +61,7 @@ def test_heads_that_stand_side_by_side_in_a_scenic_file(given, tmp_path):
     logits = logits_of(model, values["input"])
     assert {name: x.shape[1] for name, x in logits.items()} == heads
     joined = np.concatenate([logits["noun"], logits["verb"]], axis=1)
-    if given:
+    if heads != EPIC:
         np.testing.assert_allclose(joined, values["logits"], atol=1e-5)
     else:
         wanted = values["pre_logits"] @ params["output_projection/kernel"] + params["output_projection/bias"]
@@ -81,6 +84,27 @@ def test_what_a_scenic_file_leaves_open_is_said(tmp_path):
     assert vivit_jax.load_model(path, num_frames=32, attention="joint").config.grid == (16, 4, 4)
 
 
+def test_the_published_grid_is_kept_where_another_is_wanted(tmp_path):
+    """Of 3,136 positions, which could be of 8 frames of 448 pixels as well; those of two frames and 56 pixels are of a
+    model that is wanted, not of the file."""
+    params = params_of(golden("spacetime_tubelet_token"))
+    name = "Transformer/posembed_input/pos_embedding"
+    table = np.random.default_rng(0).normal(size=(1, 1 + 16 * 14 * 14, params[name].shape[-1])).astype(np.float32)
+    path = scenic_file(tmp_path / "checkpoint", params | {name: table}, "optimizer/target")
+    side = vivit_jax.load_model(path).config.image_size[0]
+    assert vivit_jax.load_model(path).config.grid == (16, 14, 14)
+    for fields in (dict(num_frames=8), dict(num_frames=2), dict(num_frames=128), dict(image_size=2 * side)):
+        ours = paths(vivit_jax.load_model(path, **fields))["encoder/positions/space"]
+        grid = (fields.get("num_frames", 32) // 2, *[fields.get("image_size", side) * 14 // side] * 2)
+        assert ours.shape[:3] == grid
+        whole = table[0, 1:].reshape(16, 14, 14, -1)
+        np.testing.assert_allclose(ours[0, 0, 0], whole[0, 0, 0], atol=1e-5)  # zooming is aligned at the corners
+        np.testing.assert_allclose(ours[-1, -1, -1] if grid[0] > 1 else ours[0, -1, -1],
+                                   whole[-1 if grid[0] > 1 else 0, -1, -1], atol=1e-5)  # fmt: skip
+    both = vivit_jax.load_model(path, num_frames=8, image_size=2 * side)
+    np.testing.assert_array_equal(paths(both)["encoder/positions/space"], table[0, 1:].reshape(4, 28, 28, -1))
+
+
 @pytest.mark.parametrize("wrap", ["released", "state_dict", "bare"])
 @pytest.mark.parametrize("name", ["fb_timesformer_divided_space_time", "fb_timesformer_space_only"])
 def test_timesformer_files(name, wrap, tmp_path):
@@ -88,6 +112,7 @@ def test_timesformer_files(name, wrap, tmp_path):
     values = golden(name)
     params = {key: torch.tensor(x) for key, x in params_of(values).items()}
     cfg = "TIMESFORMER:\n  ATTENTION_TYPE: divided_space_time\nDATA:\n  NUM_FRAMES: 4\nMODEL:\n  NUM_CLASSES: 5\n"
+    cfg = cfg.replace("DATA:\n", "DATA:\n  MEAN: [0.5, 0.4, 0.3]\n  STD: [0.2, 0.25, 0.3]\n")
     cfg += "1: {2: 3}\n"  # what is not the release's does not matter
     content = {
         "released": {
@@ -101,6 +126,8 @@ def test_timesformer_files(name, wrap, tmp_path):
     }[wrap]
     torch.save(content, tmp_path / "model.pyth")
     model = vivit_jax.load_model(tmp_path / "model.pyth", num_heads=4, num_frames=4)
+    fed = ((0.5, 0.4, 0.3), (0.2, 0.25, 0.3)) if wrap == "released" else ((0.45,) * 3, (0.225,) * 3)
+    assert (model.preprocessing.mean, model.preprocessing.std) == fed
     np.testing.assert_allclose(logits_of(model, values["input"]), values["logits"], atol=1e-5)
 
 

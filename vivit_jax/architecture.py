@@ -96,6 +96,9 @@ class ModelConfig:
         for name in (*counts, "representation_size", "attention_chunk"):
             if getattr(self, name) < 0:
                 raise UserError(f"model.{name}: {getattr(self, name)} is negative")
+        for name in ("image_size", "patch_size"):
+            if len(getattr(self, name)) != 2:
+                raise UserError(f"model.{name}: {getattr(self, name)} is not two numbers, height and width in pixels")
         self.grid_of(self.num_frames, *self.image_size)
         for name, heads_of in (("num_heads", self.num_heads), ("temporal_heads", self.temporal_heads or 1)):
             if self.width % heads_of:

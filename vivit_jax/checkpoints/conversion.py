@@ -174,7 +174,7 @@ def _complain(source: str, missing: list[str], left: list[str], wrong: list[str]
     if parts:
         raise UserError(
             f"{source}: the weights are not this model's: {'; '.join(parts)}. Name what should be left out, as in "
-            'ignore=("head",)'
+            'ignore=("heads",)'
         )
 
 

@@ -27,7 +27,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     except (OSError, ValueError, zipfile.BadZipFile, AttributeError) as error:
         raise UserError(f"{path}: is not a whole .npz file ({error})") from error
     tensors = {_rename(name): lambda name=name: arrays[name] for name in names}
-    config, image_kernel = scenic.infer(str(path), tensors, {"num_frames": 1})
+    config, image_kernel = scenic.infer(str(path), tensors, {"num_frames": 1, "num_classes": None})
     rules = scenic.rules(config, image_kernel)
     return Checkpoint(str(path), config, preprocessing("vivit", config), None, rules, tensors)
 

@@ -67,7 +67,7 @@ def read_model(
     shapes = {path: x.shape for path, x in paths(target).items()}
 
     def place(path: str, value: np.ndarray) -> jax.Array:
-        return jnp.array(_fit(checkpoint, path, value, shapes[path], config))
+        return jnp.array(_fit(checkpoint, path, value, shapes.get(path), config))
 
     arrays: dict[str, Any] = read(checkpoint, {path: x.shape for path, x in paths(own).items()}, ignore, place)
     arrays |= _initial(target, [path for path in shapes if path not in arrays], seed)
@@ -162,14 +162,19 @@ def _initial(model: VideoTransformer, names: list[str], seed: int) -> dict[str, 
 
 
 def _fit(
-    checkpoint: Checkpoint, path: str, value: np.ndarray, shape: tuple[int, ...], config: ModelConfig
+    checkpoint: Checkpoint, path: str, value: np.ndarray, shape: tuple[int, ...] | None, config: ModelConfig
 ) -> np.ndarray:
-    """Resizes a table of positions to the grid of the model that is wanted."""
+    """Resizes a table of positions to the grid of the model that is wanted, which may have other heads."""
     if value.shape == shape:
         return value
-    if "/positions/" in path:
+    if shape and "/positions/" in path:
         for axis in range(3):
             value = np.asarray(resize_axis(jnp.asarray(value), axis, shape[axis], config.position_resize))
         return value
-    there = f"the head of {checkpoint.source} has {checkpoint.config.num_classes}"
-    raise UserError(f'model.num_classes: {config.num_classes}, but {there}; leave it out by ignore=("head",)')
+    there = f"the head of {checkpoint.source} has {_classes(checkpoint.config)}"
+    raise UserError(f'model.num_classes: {_classes(config)}, but {there}; leave it out by ignore=("heads",)')
+
+
+def _classes(config: ModelConfig) -> int | dict[str, int]:
+    """As one gives them."""
+    return config.num_classes if isinstance(config.num_classes, int) else config.heads

@@ -1,6 +1,7 @@
 """ViViT checkpoints of Scenic: one flax msgpack file with `optimizer/target`, `target/params` or `params`."""
 
 import itertools
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from vivit_jax.variants import preprocessing
 
 LAYOUTS = ("optimizer/target/params/", "optimizer/target/", "target/params/", "params/")  # where the parameters are
 EPIC_HEADS = {"noun": 300, "verb": 97}
+PUBLISHED = (16, 14)  # time steps and side of the released spatio-temporal model: 32 frames of 224 x 224
 _IMAGE_KERNEL = Codec(lambda x: [x[0]], lambda theirs, shape: theirs[0][None])
 
 
@@ -148,36 +150,33 @@ def _grid(source: str, tensors: Tensors, tubelet, has_cls: bool, given: Mapping[
     """Time steps and side of the table of positions, which the file keeps flat."""
     if (name := "SpatialTransformer/posembed_input/pos_embedding") in tensors:
         steps = tensors["TemporalTransformer/posembed_input/pos_embedding"]().shape[1] - has_cls
-        fits = [(steps, _root(tensors[name]().shape[1] - has_cls))]
+        frames_of = [(steps, tensors[name]().shape[1] - has_cls)]
     else:
         tokens = tensors["Transformer/posembed_input/pos_embedding"]().shape[1] - has_cls
-        fits = [(steps, _root(tokens // steps)) for steps in range(1, tokens + 1) if tokens % steps == 0]
-    fits = [(steps, side) for steps, side in fits if side]
+        frames_of = [(steps, tokens // steps) for steps in range(1, tokens + 1) if tokens % steps == 0]
+    fits = [(steps, math.isqrt(size)) for steps, size in frames_of if math.isqrt(size) ** 2 == size]
     sizes = given.get("image_size")
     sizes = (sizes, sizes) if isinstance(sizes, int) else sizes
     frames = given.get("sampled_frames") or given.get("num_frames")
-    for steps, side in fits:
-        if frames == steps * tubelet[0] or (sizes and tuple(sizes) == (side * tubelet[1], side * tubelet[2])):
-            return steps, side
+    agree = [
+        (frames == steps * tubelet[0]) + bool(sizes and tuple(sizes) == (side * tubelet[1], side * tubelet[2]))
+        for steps, side in fits
+    ]
+    if PUBLISHED in fits and tubelet[0] == 2 and max(agree) < 2:
+        return PUBLISHED  # one of the two, frames or pixels, is of the model that is wanted
+    if any(agree):
+        return fits[agree.index(max(agree))]
     # What was published has 32 frames in tubelets of 2.
     likely = [fit for fit in fits if fit[0] == 16 and fit[1] >= 7] or [fit for fit in fits if fit[0] > 1 and fit[1] > 3]
+    likely = fits if len(fits) == 1 else likely
     grids = ", ".join(f"{steps} x {side} x {side}" for steps, side in fits) or "no square grid"
-    if len(fits) > 1 and len(likely) == 1:
-        steps, side = likely[0]
-        if steps != 16:
-            taken = f"taken as {steps} x {side} x {side}"
-            warnings.warn(
-                f"{source}: its positions could be of {grids} tokens; {taken}. Give num_frames to decide", stacklevel=2
-            )
-    if len(fits) != 1 and len(likely) != 1:
+    if len(likely) != 1:
         raise UserError(f"{source}: its positions could be of {grids} tokens; give num_frames or image_size")
-    return fits[0] if len(fits) == 1 else likely[0]
-
-
-def _root(number: int) -> int:
-    """The square root, 0 where it is no integer."""
-    root = round(number**0.5)
-    return root if root * root == number else 0
+    (steps, side), *_ = likely
+    if len(fits) > 1 and steps != 16:
+        taken = f"taken as {steps} x {side} x {side}. Give num_frames to decide"
+        warnings.warn(f"{source}: its positions could be of {grids} tokens; {taken}", stacklevel=2)
+    return steps, side
 
 
 def _heads(tensors: Tensors, given: Mapping[str, Any]) -> Any:
@@ -186,7 +185,9 @@ def _heads(tensors: Tensors, given: Mapping[str, Any]) -> Any:
         return 1  # reading will say what is missing
     classes = tensors["output_projection/kernel"]().shape[1]
     heads = given.get("num_classes", EPIC_HEADS)
-    return tuple(heads.items()) if isinstance(heads, Mapping) and sum(heads.values()) == classes else classes
+    if not isinstance(heads, Mapping) or sum(heads.values()) != classes:
+        return classes
+    return tuple((EPIC_HEADS if heads == EPIC_HEADS else heads).items())  # in the file's order
 
 
 def _head_rules(num_classes: Any) -> list[Rule]:

@@ -171,4 +171,10 @@ def released_preprocessing(config: ModelConfig, settings: Mapping[str, Any]) -> 
     stride = {8: 32.0, 16: 16.0, 96: 4.0}.get(config.num_frames, 256.0 / config.num_frames)
     is_ssv2 = settings.get("dataset", "ssv2" if config.num_classes == 174 else "") == "ssv2"
     own: dict[str, Any] = dict(sampling="segments", channel_order="BGR") if is_ssv2 else {}
+    for name in ("mean", "std"):
+        value = settings.get(name)
+        if isinstance(value, list) and len(value) == 3 and all(isinstance(x, int | float) for x in value):
+            own[name] = tuple(map(float, value))
+    if settings.get("reverse_input_channel") is True:
+        own["channel_order"] = "BGR"
     return replace(preprocessing("timesformer_b", config), stride=float(settings.get("sampling_rate", stride)), **own)

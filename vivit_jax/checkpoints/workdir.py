@@ -26,7 +26,7 @@ def open_checkpoint(workdir: Path, which: Which) -> Checkpoint:
       UserError: there is no such checkpoint, or it cannot be read.
     """
     config = from_dict(json.loads((workdir / "config.json").read_text(encoding="utf-8")))
-    step = _step(workdir, which)
+    step = _step(workdir, which, next(iter(config.evaluation.splits), ""))
     folder = workdir / "checkpoints" / str(step)
     with believing(folder):
         classes = json.loads((folder / "data" / "metadata").read_text(encoding="utf-8"))["class_names"]
@@ -58,14 +58,14 @@ def _params(path: Path) -> Any:
     return handler.restore(folder, args=ocp.args.PyTreeRestore(wanted, restore_args=how, partial_restore=True))[name]
 
 
-def _step(workdir: Path, which: Which) -> int:
+def _step(workdir: Path, which: Which, split: str) -> int:
     steps = saved_steps(workdir)
     if not steps:
         raise UserError(f"{workdir}: holds no checkpoint yet")
     if which == "latest":
         return steps[-1]
     if which == "best":
-        scores = {step: score for step, score in _scores(workdir).items() if step in steps}
+        scores = {step: score for step, score in _scores(workdir, split).items() if step in steps}
         if not scores:
             raise UserError(f"{workdir}: none of its checkpoints ({', '.join(map(str, steps))}) was evaluated")
         return max(scores, key=lambda step: (scores[step], step))
@@ -74,13 +74,13 @@ def _step(workdir: Path, which: Which) -> int:
     return int(which)
 
 
-def _scores(workdir: Path) -> dict[int, float]:
-    """Validation top-1 by step, of the log and of the final evaluation."""
+def _scores(workdir: Path, split: str) -> dict[int, float]:
+    """Top-1 of the split that is evaluated on the way, by step, of the log and of the final evaluation."""
     lines = read_json_lines(workdir / "log.jsonl")
-    scores = {line["step"]: line["validation/top_1"] for line in lines if "validation/top_1" in line}
+    scores = {line["step"]: line[f"{split}/top_1"] for line in lines if f"{split}/top_1" in line}
     final = workdir / "metrics.json"
     if final.exists():
         values = json.loads(final.read_text(encoding="utf-8"))
-        if "validation" in values:
-            scores[values["step"]] = values["validation"]["top_1"]
+        if split in values and "step" in values:  # else of a checkpoint that was evaluated here before
+            scores[values["step"]] = values[split]["top_1"]
     return scores
