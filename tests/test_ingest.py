@@ -61,12 +61,12 @@ def test_the_split_depends_on_the_seed_alone(tmp_path):
 
 
 def test_split_folders_and_csv_keep_their_splits(tmp_path):
-    for split in ("train", "val", "test"):
+    for split in ("Train", "val", "test"):
         videos.folder(tmp_path / "videos" / split, {"a": 2, "b": 2})
     ingest(tmp_path / "videos", "folders", tmp_path / "data", num_workers=1)
     assert VideoDataset(tmp_path / "data", "folders").splits == {"train": 4, "validation": 4, "test": 4}
     rows = [("path", "label", "split")]
-    rows += [(f"train/{label}/{i}.mp4", f"class {label}", "train") for label in "ab" for i in range(2)]
+    rows += [(f"Train/{label}/{i}.mp4", f"class {label}", "train") for label in "ab" for i in range(2)]
     rows += [(tmp_path / f"videos/val/{label}/0.mp4", f"class {label}", "validation") for label in "ab"]
     with (tmp_path / "videos" / "list.csv").open("w", newline="") as lines:
         csv.writer(lines).writerows(rows)

@@ -29,6 +29,10 @@ BAD = {
     "loose videos": (lambda p: videos.write(p / "a.mp4").parent, "per class.*1 videos and no folder"),
     "no videos": (lambda p: (p / "a").mkdir(parents=True) or p, "no video .* was found in its folders"),
     "an empty class": (lambda p: (videos.folder(p, {"a": 2}) / "b").mkdir() or p, "no video in the class b"),
+    "a folder beside splits": (
+        lambda p: [videos.folder(p / name, {"a": 2}) for name in ("train", "val", "extra")] and p,
+        "or train/ and validation/ with these; beside train, val it has extra",
+    ),
     "one video": (lambda p: videos.folder(p, {"a": 3, "b": 1}), "the class 'b' has a single video to train on"),
     "columns": (lambda p: _table(p, "file,label\na,b\n"), "has no column path"),
     "no rows": (lambda p: _table(p, "path,label\n"), "names no videos"),

@@ -90,8 +90,10 @@ def test_windows():
         spans(facts, feeding, Views(window_seconds=0.5))
     with pytest.raises(UserError, match="must be finite"):
         Views(window_seconds=1.0, stride_seconds=float("inf"))
-    ((frames,),) = [clips_of((35, 40), facts, feeding, 1)]
+    ((frames,),) = [clips_of((35, 40), facts, feeding, Views())]
     np.testing.assert_array_equal(frames, [51, 53, 55, 57])  # the middle of the window
+    ((frames,),) = [clips_of((35, 40), facts, feeding, Views(starts="timesformer_release"))]
+    np.testing.assert_array_equal(frames, [35, 37, 39, 41])  # its start
 
 
 def test_several_heads_and_models_without_labels(tmp_path):

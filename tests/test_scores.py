@@ -135,3 +135,11 @@ def test_what_has_no_start_is_refused(data_dir):
         UserError, match=r"config\.evaluation\.starts: 'vivit_release' with config.data.sampling 'whole'"
     ):
         runs.config(data_dir, data__sampling="whole", evaluation__starts="vivit_release")
+
+
+def test_scores_that_are_no_numbers_are_no_hits():
+    values = np.random.default_rng(0).normal(size=(4, 1, 7)).astype(np.float32)
+    values[1:] = np.nan
+    labels = values[:, 0].argmax(-1).astype(np.int32)
+    found = Scores(np.array(list("abcd")), labels, values, 1, "probabilities").metrics()
+    assert found["top_1"] == found["top_5"] == 0.25

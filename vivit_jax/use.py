@@ -45,7 +45,7 @@ def run(verb: str, config: Config | None, workdir: str | None) -> None:
     from vivit_jax.evaluation.predict_files import predict_files
 
     clips, crops = CLIPS.value or evaluation.clips, CROPS.value or evaluation.crops
-    views = Views(clips, crops, evaluation.average, *_windows())
+    views = Views(clips, crops, evaluation.average, *_windows(), evaluation.starts)
     output = None if OUTPUT.value is None else Path(OUTPUT.value)
     predict_files(source, videos, views, TOP_K.value, output, TIME_LIMIT.value, VERBOSE.value)
 

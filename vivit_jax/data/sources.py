@@ -81,8 +81,12 @@ def _read_folder(source: Path) -> Listing:
     if not folders:
         loose = sum(path.suffix.lower() in VIDEO_SUFFIXES for path in source.iterdir())
         raise UserError(f"--source: {expected}; it holds {f'{loose} videos and no folder' if loose else 'no folder'}")
-    if all(folder.name in SPLITS for folder in folders):
-        classes = [(path, SPLITS[folder.name]) for folder in folders for path in _folders(folder)]
+    splits = {folder: SPLITS[folder.name.casefold()] for folder in folders if folder.name.casefold() in SPLITS}
+    if len(splits) == len(folders):
+        classes = [(path, split) for folder, split in splits.items() for path in _folders(folder)]
+    elif len(splits) > 1 and any(map(_folders, splits)):
+        others = some(folder.name for folder in folders if folder not in splits)
+        raise UserError(f"--source: {expected}; beside {some(folder.name for folder in splits)} it has {others}")
     else:
         classes = [(folder, None) for folder in folders]
     entries = [
@@ -131,7 +135,7 @@ def read_table(path: Path, columns: Iterable[str], first_line: str) -> list[dict
 
 
 def _csv_entry(source: Path, number: int, row: dict[str, str]) -> Entry:
-    name, label, split = row["path"], row["label"], row.get("split", "")
+    name, label, split = row["path"], row["label"], row.get("split", "").casefold()
     if not name or not label:
         raise UserError(f"--source: line {number} of {source} has no {'label' if name else 'path'}")
     if split and split not in SPLITS:

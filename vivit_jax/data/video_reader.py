@@ -31,6 +31,7 @@ class Views:
     average: Literal["probabilities", "logits"] = "probabilities"
     window_seconds: float | None = None  # None: the video is one; 0: as long as a clip of the model
     stride_seconds: float = 0.0  # from the start of one window to that of the next; 0: half of one
+    starts: str = "even"  # where clips begin, as of `sampling.clip_starts`
 
     def __post_init__(self):
         if self.clips < 1 or self.crops < 1:
@@ -65,11 +66,11 @@ def spans(facts: Facts, feeding: Preprocessing, views: Views) -> list[tuple[int,
     return [(start, size) for start in starts]
 
 
-def clips_of(span: tuple[int, int], facts: Facts, feeding: Preprocessing, clips: int) -> list[np.ndarray]:
-    """Frame numbers of the clips of a window, spread evenly over it: int [num_frames] each."""
+def clips_of(span: tuple[int, int], facts: Facts, feeding: Preprocessing, views: Views) -> list[np.ndarray]:
+    """Frame numbers of the clips of a window, spread over it: int [num_frames] each."""
     stride = sampling.frames_apart(feeding.stride, feeding.target_fps, facts.fps)
-    timing = stride, feeding.sampling, feeding.short_clips
-    return [span[0] + frames for frames in sampling.even_clips(span[1], feeding.num_frames, *timing, clips)]
+    how = stride, feeding.sampling, feeding.short_clips, views.clips, views.starts
+    return [span[0] + frames for frames in sampling.even_clips(span[1], feeding.num_frames, *how)]
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def pieces(reader: VideoReader, paths: Iterable[str], feeding: Preprocessing, vi
         try:
             facts = reader.facts(path)
             parts = spans(facts, feeding, views)
-            clips = [clip for part in parts for clip in clips_of(part, facts, feeding, views.clips)]
+            clips = [clip for part in parts for clip in clips_of(part, facts, feeding, views)]
             read = reader.clips(path, facts, feeding, clips, views.crops)
             for part in parts:
                 video = np.concatenate([next(read) for _ in range(views.clips)])

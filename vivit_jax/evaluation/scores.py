@@ -34,8 +34,9 @@ def joint(scores: Any, labels: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def ranks(scores: jax.Array, labels: jax.Array) -> jax.Array:
-    """The number of classes that score at least as high as the label, it included: ties count against us."""
-    return (scores >= jnp.take_along_axis(scores, labels[:, None], axis=1)).sum(1)
+    """The number of classes that score at least as high as the label, it included: ties count against us, and so do
+    scores that are no numbers."""
+    return (~(scores < jnp.take_along_axis(scores, labels[:, None], axis=1))).sum(1)
 
 
 def sums_of(scores: jax.Array, labels: jax.Array, weight: jax.Array) -> Sums:

@@ -63,7 +63,7 @@ def look(
     new_figure(1, 1, "look")  # says at once that matplotlib is missing
     feeding, path, folder = model.preprocessing, str(video), Path(folder)
     facts = reader.facts(path)
-    (frames,) = clips_of(spans(facts, feeding, Views())[0], facts, feeding, 1)
+    (frames,) = clips_of(spans(facts, feeding, Views())[0], facts, feeding, Views())
     clip = next(reader.clips(path, facts, feeding, [frames]))
     scores, rolled, heads = jax.device_get(_look(*nnx.split(model), clip, layer))
     best = ranked({head: of[0] for head, of in scores.items()}, model.labels, 1)
