@@ -82,7 +82,7 @@ def test_a_workdir_gives_what_it_would_evaluate(data_dir, tmp_path):
     same(vivit_jax.load_model(tmp_path, step="best"), first)
     config_file, metrics = tmp_path / "config.json", tmp_path / "metrics.json"
     config_file.write_text(config_file.read_text().replace('"validation"', '"test"'))  # as of Diving-48
-    with pytest.raises(UserError, match="none of its checkpoints .* was evaluated"):
+    with pytest.raises(UserError, match=r"none of its checkpoints .* was evaluated"):
         vivit_jax.load_model(tmp_path, step="best")
     metrics.write_text(metrics.read_text().replace('"validation"', '"test"'))
     same(vivit_jax.load_model(tmp_path, step="best"), latest)

@@ -145,6 +145,24 @@ def test_from_a_video_model_to_a_longer_and_larger_one(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "theirs, ours",
+    [
+        (dict(attention="joint"), dict(attention="joint", positions="joint")),
+        (dict(pool="mean"), dict(pool="mean", attention="factorized_self_attention_time_space")),
+        (dict(pool="mean"), dict(pool="mean", positions="joint")),
+    ],
+    ids=["a table of both", "no projection", "a table of both, with one"],
+)
+def test_what_has_no_place_is_put_into_what_has(theirs, ours, tmp_path):
+    """The same model written otherwise: nothing that was learned is left behind."""
+    source = randomize(vivit_jax.create_model("timesformer_b", 5, **TINY | theirs))
+    vivit_jax.save_pretrained(source, tmp_path)
+    model, _ = started("timesformer_b", str(tmp_path), **ours)
+    clip = jax.random.normal(jax.random.key(0), (2, 4, 32, 32, 3))
+    np.testing.assert_allclose(model.features(clip), source.features(clip), atol=1e-4)
+
+
 def test_a_video_model_that_was_fed_otherwise_sees_the_same(tmp_path):
     source = randomize(vivit_jax.create_model("timesformer_b", 5, **TINY))
     other = Preprocessing(4, 8.0, (32, 32), (0.2, 0.4, 0.5), (0.1, 0.3, 0.25), "BGR")

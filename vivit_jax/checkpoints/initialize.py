@@ -75,6 +75,7 @@ def initial_params(
     _check_depth(checkpoint, config)
     if checkpoint.config.num_frames > 1 and not ignored("embedding/kernel", keep):
         _feed(arrays, checkpoint.preprocessing, feeding)
+    _fold(arrays, checkpoint.config, config, shapes)
     new, problems = {}, []
     for path, shape in shapes.items():
         if ignored(path, keep):
@@ -103,6 +104,24 @@ def _feed(arrays: dict[str, np.ndarray], theirs: Preprocessing, ours: Preprocess
     scale, shift = our_std / std, (our_mean - mean) / std
     arrays["embedding/bias"] = arrays["embedding/bias"] + np.einsum("thwcd,c->d", kernel, shift)
     arrays["embedding/kernel"] = kernel * scale[:, None]
+
+
+def _fold(arrays: dict[str, np.ndarray], theirs: ModelConfig, ours: ModelConfig, shapes: Mapping[str, Any]) -> None:
+    """Puts what has no place in the model into what has: time's table into one of both, and the projection after an
+    attention into its output."""
+    time, space = "encoder/positions/time", "encoder/positions/space"
+    if time in arrays and time not in shapes and space in arrays and shapes.get(space, (1,))[0] > 1:
+        table = arrays.pop(time)
+        arrays[space] = arrays[space] + table.reshape(len(table), 1, 1, -1)
+    projected = {step.axes for step in SCHEMES[ours.attention].steps if step.project}
+    for index, step in enumerate(SCHEMES[theirs.attention].steps):
+        for block in range(theirs.num_layers):
+            name = f"encoder/blocks/{block}/attention/{index}"
+            if step.axes in projected or f"{name}/project/kernel" not in arrays:
+                continue
+            kernel, bias = arrays.pop(f"{name}/project/kernel"), arrays.pop(f"{name}/project/bias")
+            arrays[f"{name}/out/bias"] = arrays[f"{name}/out/bias"] @ kernel + bias
+            arrays[f"{name}/out/kernel"] = arrays[f"{name}/out/kernel"] @ kernel
 
 
 def _check_depth(checkpoint: Checkpoint, config: ModelConfig) -> None:

@@ -55,10 +55,10 @@ class Dropped:
         total = self.counts.total() - again(first, last, size)  # so many videos, at least
         if total > self.limit * size:
             why = ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items()))
-            first = next((f"{name}: {reason}; " for name, reason in sorted(self.reasons.items())), "")
+            example = next((f"{name}: {reason}; " for name, reason in sorted(self.reasons.items())), "")
             raise UserError(
                 f"config.data.max_bad_fraction: {total} of the {size} videos of {self.source.split!r} cannot be read "
-                f"({why}), more than {self.limit:g} of it; {first}all are in {self.path}; delete the dataset and "
+                f"({why}), more than {self.limit:g} of it; {example}all are in {self.path}; delete the dataset and "
                 "ingest it again"
             )
 
