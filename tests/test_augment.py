@@ -1,5 +1,6 @@
 """What happens to a batch of clips on the device before the model sees it."""
 
+import colorsys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import runs
 from vivit_jax.config import from_dict
 from vivit_jax.data.augment import augment_clips, normalize
+from vivit_jax.sections import Augment
 from vivit_jax.variants import model_config, preprocessing
 
 
@@ -46,3 +48,21 @@ def test_normalization_and_channel_order():
     np.testing.assert_allclose(normalize(video, feeding), (video - 0.45) / 0.225, atol=1e-5)
     bgr = replace(feeding, channel_order="BGR")
     np.testing.assert_allclose(normalize(video, bgr), (video[..., ::-1] - 0.45) / 0.225, atol=1e-5)
+
+
+def test_colors_are_changed_as_the_release_does(monkeypatch):
+    """Each by the most that it may be: brightness, saturation, contrast around the mean of each frame, then hue."""
+    monkeypatch.setattr("vivit_jax.data.augment._uniform", lambda _, center, spread: center + spread)
+    frame = np.random.default_rng(0).uniform(0.35, 0.55, (6, 5, 3))  # nothing is cut off
+    ours = augment_clips(
+        jnp.asarray((frame * 255).round(), jnp.uint8)[None, None], jax.random.key(0), Augment(flip=0.0, jitter=1.0)
+    )
+    wanted = (frame * 255).round() / 255 + 32 / 255
+    hsv = np.array([[colorsys.rgb_to_hsv(*pixel) for pixel in row] for row in wanted]) * (1, 1.4, 1)
+    wanted = np.array([[colorsys.hsv_to_rgb(*pixel) for pixel in row] for row in hsv])
+    mean = wanted.mean((0, 1))
+    wanted = mean + 1.4 * (wanted - mean)
+    assert wanted.min() > 0 and wanted.max() < 1
+    hsv = np.array([[colorsys.rgb_to_hsv(*pixel) for pixel in row] for row in wanted]) + np.array([0.2, 0, 0])
+    wanted = np.array([[colorsys.hsv_to_rgb(*pixel) for pixel in row] for row in hsv])
+    np.testing.assert_allclose(ours[0, 0], wanted, atol=1e-4)

@@ -14,8 +14,9 @@ import runs
 import videos
 from vivit_jax.data.builder import VideoBuilder
 from vivit_jax.data.datasets import VideoDataset
-from vivit_jax.data.decode import FAULTS
+from vivit_jax.data.decode import FAULTS, DecodeError
 from vivit_jax.data.pipeline import train_batches
+from vivit_jax.data.reading import Reader
 from vivit_jax.data.sources import Listing
 from vivit_jax.errors import UserError
 from vivit_jax.ingest import ingest
@@ -200,3 +201,21 @@ def test_one_bad_video_of_a_hundred_is_one_however_the_batches_fall(tmp_path):
         dropped.add({"unreadable": sum(seen)}, 0, step * 64)
     with pytest.raises(UserError, match="cannot be read"):
         dropped.add({"unreadable": 500}, 0, 9 * 64)
+
+
+def test_a_run_goes_on_with_the_one_bad_video_that_is_allowed(data_dir, tmp_path, monkeypatch):
+    """Of 32, in batches of 24: an epoch of steps meets it once or twice."""
+    record = Reader._record
+
+    def torn(self, index):
+        if self.source.split == "train" and index == 5:
+            raise DecodeError("unreadable")
+        return record(self, index)
+
+    monkeypatch.setattr(Reader, "_record", torn)
+    few = dict(data__max_bad_fraction=0.04, train__batch_size=24, train__epochs=6.0)
+    loop.train(runs.config(data_dir, **few), tmp_path / "run")
+    met = [line.get("train/dropped/unreadable", 0) for line in runs.log(tmp_path / "run")]
+    assert len(met) == 8 and max(met) == 2
+    with pytest.raises(UserError, match=r"max_bad_fraction: 1 of the 32 videos of 'train' cannot be read"):
+        loop.train(runs.config(data_dir, **few | dict(data__max_bad_fraction=0.03)), tmp_path / "less")

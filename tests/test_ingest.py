@@ -66,7 +66,7 @@ def test_split_folders_and_csv_keep_their_splits(tmp_path):
     ingest(tmp_path / "videos", "folders", tmp_path / "data", num_workers=1)
     assert VideoDataset(tmp_path / "data", "folders").splits == {"train": 4, "validation": 4, "test": 4}
     rows = [("path", "label", "split")]
-    rows += [(f"Train/{label}/{i}.mp4", f"class {label}", "train") for label in "ab" for i in range(2)]
+    rows += [(f"Train/{label}/{i}.mp4", f"class {label}", "TRAIN") for label in "ab" for i in range(2)]
     rows += [(tmp_path / f"videos/val/{label}/0.mp4", f"class {label}", "validation") for label in "ab"]
     with (tmp_path / "videos" / "list.csv").open("w", newline="") as lines:
         csv.writer(lines).writerows(rows)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import runs
-from vivit_jax.data import pipeline
+from vivit_jax.data import pipeline, sampling
 from vivit_jax.data.datasets import VideoDataset
 from vivit_jax.data.pipeline import evaluation_batches, train_batches
 from vivit_jax.errors import UserError
@@ -190,3 +190,17 @@ def test_decoding_processes_end_with_the_run(data_dir, tmp_path):
     while any(Path(f"/proc/{child}").exists() for child in children):
         assert time.monotonic() < deadline, "they live on"
         time.sleep(0.2)
+
+
+def test_sides_are_scaled_apart_where_the_recipe_says_so(source, data_dir, monkeypatch):
+    real, boxes = sampling.jittered_box, []
+
+    def noted(*args):
+        boxes.append(real(*args))
+        return boxes[-1]
+
+    monkeypatch.setattr(sampling, "jittered_box", noted)
+    for crop, alike in (("jitter", True), ("stretch", False)):
+        boxes.clear()
+        next(iter(train_batches(source, runs.config(data_dir, data__crop=crop, data__crop_short_side=(36, 60)), 0, 1)))
+        assert len(boxes) == 16 and all((abs(h - w) < 1e-6) == alike for _, _, h, w in boxes)

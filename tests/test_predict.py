@@ -132,3 +132,34 @@ def test_an_unreadable_file_is_an_error(tmp_path):
         vivit_jax.predict(fed(make("timesformer_b")), tmp_path / "clip.mp4")
     with pytest.raises(UserError, match=r"gone.mp4: there is no such file"):
         vivit_jax.predict(fed(make("timesformer_b")), tmp_path / "gone.mp4")
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (TimeoutError("takes longer than 5 s"), "takes longer than 5 s"),
+        (ChildProcessError("ends the process that decodes it"), "ends the process that decodes it"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (MemoryError(), "takes too much memory"),
+    ],
+)
+def test_what_a_video_does_to_its_reader_is_one_line(tmp_path, monkeypatch, error, said):
+    path = tmp_path / "clip.mp4"
+    path.touch()
+    with VideoReader() as reader:
+        monkeypatch.setattr(reader, "_isolated", Answers(error))
+        with pytest.raises(UserError, match=rf"^{path}: {said}$"):
+            reader.facts(str(path))
+
+
+class Answers:
+    """A process that has nothing but this error to say."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __call__(self, question):
+        return None, self.error
+
+    def close(self):
+        self.error = None

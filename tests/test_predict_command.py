@@ -75,7 +75,8 @@ def test_windows_to_lines_and_a_timeline(saved, tmp_path):
 
 def test_a_run_predicts_what_it_evaluates(data_dir, tmp_path):
     """The views of its evaluation, of its dataset's own videos: the loss is the same."""
-    config, workdir = runs.config(data_dir, evaluation__clips=2, data__eval_resize=40), tmp_path / "run"
+    views = dict(evaluation__clips=2, evaluation__starts="timesformer_release")
+    config, workdir = runs.config(data_dir, data__eval_resize=40, **views), tmp_path / "run"
     trained = open_run(config, workdir)
     claim(workdir, config)
     state = trained.new_state()

@@ -112,7 +112,9 @@ def test_timesformer_files(name, wrap, tmp_path):
     values = golden(name)
     params = {key: torch.tensor(x) for key, x in params_of(values).items()}
     cfg = "TIMESFORMER:\n  ATTENTION_TYPE: divided_space_time\nDATA:\n  NUM_FRAMES: 4\nMODEL:\n  NUM_CLASSES: 5\n"
-    cfg = cfg.replace("DATA:\n", "DATA:\n  MEAN: [0.5, 0.4, 0.3]\n  STD: [0.2, 0.25, 0.3]\n")
+    cfg = cfg.replace(
+        "DATA:\n", "DATA:\n  MEAN: [0.5, 0.4, 0.3]\n  STD: [0.2, 0.25, 0.3]\n  REVERSE_INPUT_CHANNEL: true\n"
+    )
     cfg += "1: {2: 3}\n"  # what is not the release's does not matter
     content = {
         "released": {
@@ -128,6 +130,7 @@ def test_timesformer_files(name, wrap, tmp_path):
     model = vivit_jax.load_model(tmp_path / "model.pyth", num_heads=4, num_frames=4)
     fed = ((0.5, 0.4, 0.3), (0.2, 0.25, 0.3)) if wrap == "released" else ((0.45,) * 3, (0.225,) * 3)
     assert (model.preprocessing.mean, model.preprocessing.std) == fed
+    assert model.preprocessing.channel_order == ("BGR" if wrap == "released" else "RGB")
     np.testing.assert_allclose(logits_of(model, values["input"]), values["logits"], atol=1e-5)
 
 

@@ -41,7 +41,7 @@ class Data:
     crop: Literal["resized", "jitter", "stretch"] = "resized"  # Inception's, at a random scale, at one for each side
     crop_area: tuple[float, float] = (0.3, 1.0)  # resized: part of the picture
     crop_aspect: tuple[float, float] = (0.75, 4 / 3)  # resized: width to height
-    crop_short_side: tuple[float, float] = (256, 320)  # else: pixels of the whole picture's short side
+    crop_short_side: tuple[float, float] = (256, 320)  # jitter, stretch: pixels of the whole short side
     eval_resize: int = 256  # pixels of the short side before the evaluation crop
     num_workers: int = field(default=0, metadata={"resume": True})  # decoding processes; 0: threads
     max_bad_fraction: float = field(default=0.01, metadata={"resume": True})  # of a split that may fail to decode

@@ -116,12 +116,12 @@ def _fold(arrays: dict[str, np.ndarray], theirs: ModelConfig, ours: ModelConfig,
     projected = {step.axes for step in SCHEMES[ours.attention].steps if step.project}
     for index, step in enumerate(SCHEMES[theirs.attention].steps):
         for block in range(theirs.num_layers):
-            name = f"encoder/blocks/{block}/attention/{index}"
-            if step.axes in projected or f"{name}/project/kernel" not in arrays:
+            out, project = (f"encoder/blocks/{block}/attention/{index}/{name}" for name in ("out", "project"))
+            if step.axes in projected or not {f"{out}/kernel", f"{project}/kernel"} <= arrays.keys():
                 continue
-            kernel, bias = arrays.pop(f"{name}/project/kernel"), arrays.pop(f"{name}/project/bias")
-            arrays[f"{name}/out/bias"] = arrays[f"{name}/out/bias"] @ kernel + bias
-            arrays[f"{name}/out/kernel"] = arrays[f"{name}/out/kernel"] @ kernel
+            kernel, bias = arrays.pop(f"{project}/kernel"), arrays.pop(f"{project}/bias")
+            arrays[f"{out}/bias"] = arrays[f"{out}/bias"] @ kernel + bias
+            arrays[f"{out}/kernel"] = arrays[f"{out}/kernel"] @ kernel
 
 
 def _check_depth(checkpoint: Checkpoint, config: ModelConfig) -> None:

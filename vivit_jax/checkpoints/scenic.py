@@ -150,11 +150,11 @@ def _grid(source: str, tensors: Tensors, tubelet, has_cls: bool, given: Mapping[
     """Time steps and side of the table of positions, which the file keeps flat."""
     if (name := "SpatialTransformer/posembed_input/pos_embedding") in tensors:
         steps = tensors["TemporalTransformer/posembed_input/pos_embedding"]().shape[1] - has_cls
-        frames_of = [(steps, tensors[name]().shape[1] - has_cls)]
+        sizes_of = [(steps, tensors[name]().shape[1] - has_cls)]
     else:
         tokens = tensors["Transformer/posembed_input/pos_embedding"]().shape[1] - has_cls
-        frames_of = [(steps, tokens // steps) for steps in range(1, tokens + 1) if tokens % steps == 0]
-    fits = [(steps, math.isqrt(size)) for steps, size in frames_of if math.isqrt(size) ** 2 == size]
+        sizes_of = [(steps, tokens // steps) for steps in range(1, tokens + 1) if tokens % steps == 0]
+    fits = [(steps, math.isqrt(size)) for steps, size in sizes_of if math.isqrt(size) ** 2 == size]
     sizes = given.get("image_size")
     sizes = (sizes, sizes) if isinstance(sizes, int) else sizes
     frames = given.get("sampled_frames") or given.get("num_frames")
@@ -168,7 +168,7 @@ def _grid(source: str, tensors: Tensors, tubelet, has_cls: bool, given: Mapping[
         return fits[agree.index(max(agree))]
     # What was published has 32 frames in tubelets of 2.
     likely = [fit for fit in fits if fit[0] == 16 and fit[1] >= 7] or [fit for fit in fits if fit[0] > 1 and fit[1] > 3]
-    likely = fits if len(fits) == 1 else likely
+    likely = likely if len(fits) > 1 else fits
     grids = ", ".join(f"{steps} x {side} x {side}" for steps, side in fits) or "no square grid"
     if len(likely) != 1:
         raise UserError(f"{source}: its positions could be of {grids} tokens; give num_frames or image_size")
@@ -185,9 +185,8 @@ def _heads(tensors: Tensors, given: Mapping[str, Any]) -> Any:
         return 1  # reading will say what is missing
     classes = tensors["output_projection/kernel"]().shape[1]
     heads = given.get("num_classes", EPIC_HEADS)
-    if not isinstance(heads, Mapping) or sum(heads.values()) != classes:
-        return classes
-    return tuple((EPIC_HEADS if heads == EPIC_HEADS else heads).items())  # in the file's order
+    heads = EPIC_HEADS if heads == EPIC_HEADS else heads  # in the file's order
+    return tuple(heads.items()) if isinstance(heads, Mapping) and sum(heads.values()) == classes else classes
 
 
 def _head_rules(num_classes: Any) -> list[Rule]:

@@ -190,10 +190,8 @@ class VideoReader:
 
     def _ask(self, path: str, function: Callable[[Any], Any], argument: Any) -> Any:
         result, error = self._isolated((function, argument))
-        if isinstance(error, TranscodeError | TimeoutError | ChildProcessError):
-            raise UserError(f"{path}: {error}")
-        if isinstance(error, OSError):
-            raise UserError(f"{path}: {error.strerror or error}")
+        if isinstance(error, TranscodeError | OSError):  # of the system, of time, or the end of the process
+            raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}")
         if isinstance(error, MemoryError):
             raise UserError(f"{path}: takes too much memory")
         if error is not None:
