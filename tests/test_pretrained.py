@@ -1,8 +1,12 @@
 """Checkpoints of every published format give the originals' logits."""
 
+import dataclasses
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import vivit_jax
 from checkpoints import GOLDENS, changed, golden, logits_of, params_of, scenic_file
@@ -26,6 +30,32 @@ def test_hugging_face_directories(name):
     model = vivit_jax.load_model(GOLDENS / f"{name}_dir")
     np.testing.assert_allclose(logits_of(model, values["input"]), values["logits"], atol=1e-5)
     assert model.preprocessing.num_frames == 4 and model.preprocessing.mean[0] == (0.5 if name == "hf_vivit" else 0.45)
+
+
+def test_what_transformers_saved_again_wins_over_what_we_kept(tmp_path):
+    """As after fine-tuning there: its keys and weights are new, and ours still lie beside them."""
+    sizes = dict(width=32, num_layers=2, num_heads=4, mlp_dim=64, image_size=32, patch_size=8, num_frames=4)
+    model = vivit_jax.create_model("timesformer_b", 7, **sizes, stochastic_depth=0.1, position_resize="linear")
+    vivit_jax.save_pretrained(model, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights |= {f"classifier.{name}": weights[f"classifier.{name}"][:3] + 1.0 for name in ("weight", "bias")}
+    save_file(weights, tmp_path / "model.safetensors")
+    names = {"id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
+    for file, edit in {
+        "config.json": names | {"hidden_act": "gelu_new", "hidden_dropout_prob": 0.2},
+        "preprocessor_config.json": {"image_mean": [0.1, 0.2, 0.3], "size": {"shortest_edge": 40}},
+    }.items():
+        path = tmp_path / file
+        path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+    again = vivit_jax.load_model(tmp_path)
+    changes = dict(num_classes=3, gelu="tanh", dropout=0.2)
+    assert again.config == dataclasses.replace(model.config, **changes) and again.labels == ("a", "b", "c")
+    fed = dataclasses.replace(model.preprocessing, mean=(0.1, 0.2, 0.3), resize=40)
+    assert again.preprocessing == fed
+    x = video(2, 4, 32, 32)
+    features = vivit_jax.load_model(tmp_path, gelu="tanh").features(x)
+    wanted = features @ weights["classifier.weight"].T + weights["classifier.bias"]
+    np.testing.assert_allclose(again(x), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("layout", ["optimizer/target", "target/params", "params"])

@@ -60,6 +60,19 @@ def test_the_classes_of_transformers_read_our_random_models(tmp_path):
     assert len(paths(model)) > 0
 
 
+def test_transformers_gives_our_model_another_head_and_we_read_it_back(tmp_path):
+    model = vivit_jax.create_model("vivit_b16x2", 7, num_layers=2, num_frames=4, image_size=64, stochastic_depth=0.1)
+    vivit_jax.save_pretrained(model, tmp_path / "ours")
+    other = transformers.VivitForVideoClassification.from_pretrained(
+        tmp_path / "ours", num_labels=3, ignore_mismatched_sizes=True
+    ).eval()
+    other.save_pretrained(tmp_path / "theirs")
+    again = vivit_jax.load_model(tmp_path / "theirs")
+    assert again.config.num_classes == 3 and again.config.stochastic_depth == 0.1
+    video = np.random.default_rng(1).normal(size=(2, 4, 64, 64, 3)).astype(np.float32)
+    np.testing.assert_allclose(again(video), theirs(other, video), atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["ViTForImageClassification", "ViTModel", "DeiTModel"])
 def test_image_models_of_transformers_initialize_ours(kind, tmp_path):
     family = kind.split("For")[0].removesuffix("Model")

@@ -1,5 +1,6 @@
 """Directories of Hugging Face: TimeSformer, ViViT, image ViT and DeiT, and the same style for all other models."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from vivit_jax.checkpoints.conversion import (
     Tensors,
     positions_codec,
 )
-from vivit_jax.checkpoints.huggingface_config import architecture, feeding, labels, read_json
+from vivit_jax.checkpoints.huggingface_config import SAID, architecture, default_feeding, feeding, labels, read_json
 from vivit_jax.checkpoints.timesformer import (
     TIME_TABLE,
     fused_attention,
@@ -84,25 +85,39 @@ def rules(model_type: str, config: ModelConfig, prefix: str) -> list[Rule]:
 def open_checkpoint(directory: Path, name: str) -> Checkpoint:
     """Raises UserError where a file is missing or broken, or the model is of a type that is not ours to read."""
     values = read_json(directory / "config.json")
-    model_type, kept = values.get("model_type"), values.get(OURS)
+    model_type = values.get("model_type")
     if model_type not in (OURS, *PREFIX):
         raise UserError(f"{name}: config.json: model_type {model_type!r} is none of {', '.join((OURS, *PREFIX))}")
     tensors = _tensors(directory, name)
     prefix = PREFIX.get(model_type, "")
     prefix = prefix if any(key.startswith(prefix) for key in tensors) else ""
-    if kept:
-        try:
-            config = build(ModelConfig, _tuples(kept["architecture"]), f"{name}: config.json: architecture")
-            fed = build(Preprocessing, kept["preprocessing"], f"{name}: config.json: preprocessing")
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{name}: config.json: {OURS!r} does not describe a model ({error})") from error
+    said = architecture(name, model_type, values, tensors, prefix) if model_type != OURS else None
+    if OURS in values:
+        config, fed = _kept(name, values[OURS], said)
+    elif said:
+        config, fed = said, default_feeding(model_type, said)
     else:
-        config = architecture(name, model_type, values, tensors, prefix)
-        fed = feeding(directory, model_type, config)
+        raise UserError(f"{name}: config.json: has no {OURS!r}, which describes the model")
     table = rules(model_type, config, prefix)
     if model_type == "deit":
         tensors = _without_distillation(dict(tensors), prefix)
+    fed = feeding(directory / "preprocessor_config.json", fed)
     return Checkpoint(name, config, fed, labels(values), table, tensors, exact=model_type != "deit")
+
+
+def _kept(name: str, kept: Any, said: ModelConfig | None) -> tuple[ModelConfig, Preprocessing]:
+    """What we wrote into config.json, below what transformers' own keys say, which change where it saves again."""
+    try:
+        config = build(ModelConfig, _tuples(kept["architecture"]), f"{name}: config.json: architecture")
+        fed = build(Preprocessing, kept["preprocessing"], f"{name}: config.json: preprocessing")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{name}: config.json: {OURS!r} does not describe a model ({error})") from error
+    if said is None:
+        return config, fed
+    new = dataclasses.replace(config, **{field: getattr(said, field) for field in SAID})
+    if (new.num_frames, new.image_size) != (config.num_frames, config.image_size):
+        fed = fed.resized_to(new.num_frames, new.image_size)
+    return new, fed
 
 
 def _without_distillation(tensors: dict[str, Any], prefix: str) -> Tensors:

@@ -28,6 +28,10 @@ DEFAULTS: dict[str, Any] = {
     "num_frames": 8,
     "attention_type": "divided_space_time",
 }
+# The fields of ours that theirs decide, also beside what we keep.
+SAID = ("num_classes", "num_frames", "image_size", "patch_size", "tubelet_size", "width", "num_layers", "num_heads")
+SAID += ("mlp_dim", "attention", "positions", "representation_size", "layer_norm_eps", "gelu")
+SAID += ("dropout", "attention_dropout")
 VIVIT_DEFAULTS = DEFAULTS | {"num_frames": 32, "tubelet_size": [2, 16, 16], "hidden_act": "gelu_fast"}
 
 
@@ -103,10 +107,13 @@ def _check(name: str, values: dict[str, Any]) -> None:
         raise UserError(f"{name}: config.json: qkv_bias is false; models without it cannot be expressed")
 
 
-def feeding(directory: Path, model_type: str, config: ModelConfig) -> Preprocessing:
-    """Of preprocessor_config.json where there is one, folded into (pixel / 255 - mean) / std."""
-    found = released_preprocessing(config, {}) if model_type == "timesformer" else preprocessing("vivit", config)
-    path = directory / "preprocessor_config.json"
+def default_feeding(model_type: str, config: ModelConfig) -> Preprocessing:
+    """Where nothing is said."""
+    return released_preprocessing(config, {}) if model_type == "timesformer" else preprocessing("vivit", config)
+
+
+def feeding(path: Path, found: Preprocessing) -> Preprocessing:
+    """`found` with what preprocessor_config.json says, where there is one, folded into (pixel / 255 - mean) / std."""
     if not path.exists():
         return found
     values = read_json(path)
@@ -116,6 +123,7 @@ def feeding(directory: Path, model_type: str, config: ModelConfig) -> Preprocess
     if values.get("do_normalize", True):
         mean, std = np.asarray(values.get("image_mean", (0.5,) * 3)), np.asarray(values.get("image_std", (0.5,) * 3))
     folded = (float(x) for x in (mean + shift) / scale), (float(x) for x in std / scale)
-    size = values.get("size")
-    resize = size.get("shortest_edge", found.resize) if isinstance(size, dict) else found.resize
-    return dataclasses.replace(found, mean=tuple(folded[0]), std=tuple(folded[1]), resize=int(resize))
+    size, short_side = values.get("size"), found.resize or min(found.image_size)
+    said = int(size.get("shortest_edge", short_side)) if isinstance(size, dict) else short_side
+    resize = found.resize if said == short_side else said
+    return dataclasses.replace(found, mean=tuple(folded[0]), std=tuple(folded[1]), resize=resize)
