@@ -1,11 +1,11 @@
 """The one way in which a command ends because of what the user gave it."""
 
-import _thread
 import errno
 import logging
 import os
 import re
 import select
+import signal
 import sys
 import threading
 import warnings
@@ -59,7 +59,7 @@ def _quiet() -> None:
 
     def hook(unraisable):
         if unraisable.exc_type is KeyboardInterrupt:  # in a callback of the garbage collector, which would swallow it
-            threading.Timer(0.1, _thread.interrupt_main).start()
+            threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
         elif str(unraisable.exc_value) != "Event loop is closed":  # TensorStore's writers, after another one has failed
             sys.__unraisablehook__(unraisable)
 
