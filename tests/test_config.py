@@ -58,6 +58,12 @@ def test_k400_fe_builds_its_model_and_step_at_full_size():
         assert float(schedule(step)) == pytest.approx(rate, rel=1e-4, abs=1e-7)
 
 
+def test_a_run_shorter_than_its_warm_up_ends_at_the_rate():
+    changes = dict(schedule__name="cosine", schedule__learning_rate=0.5, schedule__warmup_epochs=2.5)
+    schedule = make_schedule(from_dict(runs.config_dict(Path("x"), **changes)).schedule, 4.0, 5)  # of 10 steps
+    assert [float(schedule(step)) for step in range(5)] == pytest.approx([0.0, 0.125, 0.25, 0.375, 0.5])
+
+
 def test_step_schedule():
     config = from_dict(runs.config_dict(Path("x"), schedule__name="step", schedule__step_epochs=(11.0, 14.0),
                                         schedule__learning_rate=0.005, schedule__warmup_epochs=0.0))  # fmt: skip

@@ -122,7 +122,7 @@ class Schedule:
 
     name: Literal["cosine", "step", "constant"] = "cosine"
     learning_rate: float = 0.1  # the highest
-    warmup_epochs: float = 0.0  # linear, from 0
+    warmup_epochs: float = 0.0  # linear, from 0; in a shorter run all steps but the last
     step_epochs: tuple[float, ...] = ()  # where `step` multiplies the rate by step_factor
     step_factor: float = 0.1
 

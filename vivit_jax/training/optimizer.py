@@ -12,7 +12,10 @@ from vivit_jax.sections import Optimizer, Schedule
 
 
 def make_schedule(config: Schedule, steps_per_epoch: float, total_steps: int) -> optax.Schedule:
-    """Step -> learning rate: linear from 0 over the warm-up, then as `config.name` says."""
+    """Step -> learning rate: linear from 0 over the warm-up, then as `config.name` says.
+
+    A run that is not longer than its warm-up, as one that tries a recipe, reaches the rate at its last step.
+    """
     peak, warmup = config.learning_rate, min(round(config.warmup_epochs * steps_per_epoch), total_steps - 1)
     drops = Counter(round(epoch * steps_per_epoch) - warmup for epoch in config.step_epochs)  # several in short epochs
     rest = {
