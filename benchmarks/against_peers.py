@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's threads do not spin while it is the other's turn
@@ -26,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from scenic_models import SCENIC, available, scenic_model
-from train import RESULTS, machine, times_faster
+from train import RESULTS, earlier, machine, times_faster
 
 import vivit_jax
 from vivit_jax.memory import compute_in_kept_memory
@@ -117,14 +116,6 @@ def facts() -> dict[str, Any]:
     return machine() | versions | {"torch_threads": torch.get_num_threads()}
 
 
-def earlier(path: Path) -> dict[str, dict[str, list[float]]]:
-    """Seconds of the rounds that were measured with the same software on such a machine."""
-    known = json.loads(path.read_text()) if path.exists() else {}
-    if known.get("machine") != facts():
-        return {}
-    return {row: of["seconds"] for row, of in known["results"].items()}
-
-
 def in_turns(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
     """Seconds by name; the first rounds, which compile and allocate, do not count."""
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -145,14 +136,15 @@ def main() -> None:
     importlib.import_module(SCENIC)
     compute_in_kept_memory()  # as `python -m vivit_jax.main` does; torch then keeps its memory as well
     torch.manual_seed(0)
-    known, found = earlier(RESULTS / "against_peers.json"), {}
+    known, found = earlier(RESULTS / "against_peers.json", facts()).get("results", {}), {}
     for name, what, peers in TIMED:
         frames = vivit_jax.create_model(name, 400).config.num_frames
         video = np.random.default_rng(0).standard_normal((1, frames, 224, 224, 3)).astype(np.float32)
         runs = {"vivit_jax": ours(name, video)[what]}
         runs |= {peer: RUNS[peer](make(), video)[what] for peer, make in peers.items()}
         row = f"{TITLES[name]}, {what}"
-        times = {who: known.get(row, {}).get(who, []) + new for who, new in in_turns(runs, rounds).items()}
+        before = known.get(row, {}).get("seconds", {})
+        times = {who: before.get(who, []) + new for who, new in in_turns(runs, rounds).items()}
         found[row] = {
             "rounds": len(times["vivit_jax"]),
             "median_seconds": {name: statistics.median(of) for name, of in times.items()},

@@ -3,7 +3,8 @@
     python benchmarks/compile_time.py /usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4
 
 Steps are those of cycles.py, each in a process of its own, in turns with glibc's malloc and with the library that is
-named; results/compile_time.json has every round. Compile nothing else meanwhile.
+named; results/compile_time.json has every round, added to those that it has of the same machine and versions. Compile
+nothing else meanwhile. Remove it when the models change.
 """
 
 import json
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cycles import STEPS, step
-from train import RESULTS, machine, times_faster
+from train import RESULTS, earlier, machine, times_faster
 
 MODELS = [name for name in STEPS if name != "vivit_l16x2_fe"]
 ROUNDS = 2
@@ -37,20 +38,26 @@ def seconds(name: str, library: str) -> float:
     return float(done.stdout)
 
 
-def report(library: str, rounds: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
+def facts(library: str) -> dict[str, Any]:
     software = {"libtpu": version("libtpu"), "glibc": platform.libc_ver()[1], "library": Path(library).resolve().name}
+    return machine() | software
+
+
+def report(library: str, rounds: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
     ratios = {name: times_faster(found["library"], found["glibc"]) for name, found in rounds.items()}
-    return {"machine": machine() | software, "seconds": rounds, "times_faster": ratios}
+    return {"machine": facts(library), "seconds": rounds, "times_faster": ratios}
 
 
 def main(library: str) -> None:
-    rounds: dict[str, dict[str, list[float]]] = {name: {"glibc": [], "library": []} for name in MODELS}
+    path = RESULTS / "compile_time.json"
+    known = earlier(path, facts(library)).get("seconds", {})
+    rounds: dict[str, dict[str, list[float]]] = {name: known.get(name, {"glibc": [], "library": []}) for name in MODELS}
     for _ in range(ROUNDS):
         for name, found in rounds.items():
             found["glibc"].append(seconds(name, ""))
             found["library"].append(seconds(name, library))
             print(name, found, flush=True)
-    RESULTS.joinpath("compile_time.json").write_text(json.dumps(report(library, rounds), indent=1) + "\n")
+    path.write_text(json.dumps(report(library, rounds), indent=1) + "\n")
 
 
 if __name__ == "__main__":

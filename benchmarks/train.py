@@ -103,6 +103,13 @@ def machine() -> dict[str, Any]:
     }
 
 
+def earlier(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a result file holds, if it is of the same software on such a machine, for rounds to be added to: one run of
+    few rounds says little where a machine's speed changes within hours."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    return known if known.get("machine") == facts else {}
+
+
 def times_faster(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     """The ratio within each round of two that took turns."""
     ratio = sorted(b / a for a, b in zip(ours, theirs, strict=True))
