@@ -19,6 +19,8 @@ from typing import Any
 from cycles import STEPS, step
 from train import RESULTS, earlier, machine, times_faster
 
+from vivit_jax.compiled import choose_compiler_options
+
 MODELS = [name for name in STEPS if name != "vivit_l16x2_fe"]
 ROUNDS = 2
 
@@ -27,6 +29,7 @@ def compile_here(name: str, library: str) -> None:
     """Prints the seconds, in a process that was started with `library`, if any."""
     if library and Path(library).resolve().name not in Path("/proc/self/maps").read_text():
         sys.exit(f"{library} was not loaded")
+    choose_compiler_options()  # as `python -m vivit_jax.main` does
     batch, parts = STEPS[name]["v5e"]
     print(step(name, "v5e", batch, parts)["compile_seconds"][0])
 

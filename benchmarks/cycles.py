@@ -29,6 +29,7 @@ from jax.sharding import AxisType, Mesh, SingleDeviceSharding
 from scenic_models import MODELS as SCENIC_MODELS
 from scenic_models import available, scenic_model
 
+from vivit_jax.compiled import choose_compiler_options
 from vivit_jax.models.dot_product_attention import Computation, dot_product_attention
 from vivit_jax.models.initializers import Keys
 from vivit_jax.models.video_transformer import VideoTransformer
@@ -179,6 +180,7 @@ def measured(name: str) -> dict[str, Any]:
 
 def main() -> None:
     os.environ["LIBTPU_INIT_ARGS"] = STACK  # and none of whoever runs this
+    choose_compiler_options()  # as `python -m vivit_jax.main` does
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"steps": {}}
     versions = {"jax": jax.__version__, "libtpu": version("libtpu")}
     # A process for each step: in one that had compiled thirteen, the stack did not suffice for the next.

@@ -30,7 +30,7 @@ from on_torch import device, theirs, torch
 from train import RESULTS, machine, times_faster
 
 from vivit_jax.architecture import ModelConfig
-from vivit_jax.compiled import add_biases_in_products
+from vivit_jax.compiled import choose_compiler_options
 from vivit_jax.models.initializers import Keys
 from vivit_jax.models.video_transformer import VideoTransformer
 from vivit_jax.summary import cost
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true")
     arguments = parser.parse_args()
     fields: dict[str, Any] = SMALL if arguments.small else {}
-    add_biases_in_products()  # as `python -m vivit_jax.main` does
+    choose_compiler_options()  # as `python -m vivit_jax.main` does
     if jax.default_backend() != "gpu" and not arguments.small:
         raise SystemExit("there is no GPU; --small tries this script without")
     torch.set_float32_matmul_precision("high")

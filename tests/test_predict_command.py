@@ -118,7 +118,7 @@ def test_several_clips_of_what_one_has_seen_are_an_error(monkeypatch):
         vivit_jax.predict(model, "gone.mp4", clips=2)
     monkeypatch.setattr("vivit_jax.checkpoints.pretrained.open_model", lambda source: (None, model))
     monkeypatch.setattr("vivit_jax.evaluation.predict_files.compute_in_kept_memory", lambda: None)
-    for name in ("keep_compiled", "add_biases_in_products"):  # of the whole process
+    for name in ("keep_compiled", "choose_compiler_options"):  # of the whole process
         monkeypatch.setattr(f"vivit_jax.compiled.{name}", lambda *_: None)
     with pytest.raises(UserError, match=message):
         predict_files("model", ["gone.mp4"], Views(clips=2), 5, None, 60.0, False)

@@ -1,15 +1,19 @@
 """The whole model: what goes in, what comes out, what can be looked at inside."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from models import ALL, make, video
 from vivit_jax.models.attention import SCHEMES
 from vivit_jax.models.block import Block
 from vivit_jax.models.tokenizers import resize_axis
+from vivit_jax.summary import multiply_adds
 
 
 @pytest.mark.parametrize("scan", [False, True])
@@ -133,9 +137,41 @@ def test_bfloat16_computes_close_to_float32():
     assert 0 < difference < 0.05
 
 
-def test_layers_that_are_alike_are_traced_once(monkeypatch):
+@pytest.mark.parametrize("pool, kinds", [("mean", 1), ("cls", 2)])  # the last layer is of its own where CLS is read
+def test_layers_that_are_alike_are_traced_once(pool, kinds, monkeypatch):
     traced, call = [], Block.__call__
     monkeypatch.setattr(Block, "__call__", lambda *args: traced.append(1) or call(*args))
-    model = make("vivit_ti16x2", num_layers=5, mlp_dim=36)  # a size that no other test has traced already
+    model = make("vivit_ti16x2", num_layers=5, mlp_dim=36, pool=pool)  # a size that no other test has traced already
     jax.make_jaxpr(model)(video())
-    assert len(traced) == 1
+    assert len(traced) == kinds
+
+
+ATTENDS_FOR_CLS = ("vivit_ti16x2", "vivit_ti16x2_fe", "timesformer_b", "timesformer_b_space", "timesformer_b_joint")
+ATTENDS_FOR_CLS += ("parallel", "CLS in time")
+
+
+@pytest.mark.parametrize("case", [*ATTENDS_FOR_CLS, "timesformer_b_axial", "space, then time", "vivit_ti16x2_fsa"])
+def test_the_last_layer_attends_for_cls_alone(case):
+    """Where it can: logits and gradients are those of a pass that shows all tokens, for fewer multiply-adds."""
+    graph, state = nnx.split(make(case, stochastic_depth=0.4))
+    key = jax.random.key(3)
+
+    def logits(state, taps):
+        out = nnx.merge(graph, state)(video(), key=key, return_taps=taps)
+        return jnp.sin(out[0] if taps else out).sum(), out[0] if taps else out
+
+    def adds(taps):
+        jaxpr = jax.make_jaxpr(lambda state: logits(state, taps)[1])(state).jaxpr
+        return multiply_adds(dce_jaxpr(jaxpr, [True])[0])
+
+    alone, whole = (jax.jit(jax.grad(partial(logits, taps=taps), has_aux=True))(state) for taps in (False, True))
+    for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(1, float(jnp.abs(b).max())))
+    assert (adds(False) < adds(True)) == (case in ATTENDS_FOR_CLS)
+
+
+def test_what_the_last_layer_drops_is_the_same_with_taps():
+    """So it attends for all tokens there: masks of other shapes would be other masks."""
+    model = make("vivit_ti16x2", dropout=0.2, attention_dropout=0.2)
+    logits, _ = model(video(), key=jax.random.key(3), return_taps=True)
+    np.testing.assert_allclose(model(video(), key=jax.random.key(3)), logits, atol=1e-5)

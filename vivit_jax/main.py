@@ -14,7 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from vivit_jax import errors, use
-from vivit_jax.compiled import add_biases_in_products
+from vivit_jax.compiled import choose_compiler_options
 from vivit_jax.config import from_dict
 from vivit_jax.memory import compute_in_kept_memory
 from vivit_jax.planning import command as planning
@@ -67,7 +67,7 @@ def main(argv) -> None:
     from vivit_jax.training import contact_sheet, loop, processes
 
     compute_in_kept_memory()
-    add_biases_in_products()
+    choose_compiler_options()
     if COORDINATOR.value:
         processes.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     processes.on_first("ingest", lambda: ingest.ensure(config.data))

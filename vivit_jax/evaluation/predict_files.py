@@ -63,12 +63,12 @@ def predict_files(
         reader.start()
         with stages("imports"):
             from vivit_jax.checkpoints.pretrained import open_model
-            from vivit_jax.compiled import add_biases_in_products, keep_compiled, user_cache
+            from vivit_jax.compiled import choose_compiler_options, keep_compiled, user_cache
             from vivit_jax.evaluation import predict
             from vivit_jax.evaluation.timeline import draw_timeline
             from vivit_jax.evaluation.views import check_clips
         compute_in_kept_memory()
-        add_biases_in_products()
+        choose_compiler_options()
         keep_compiled(user_cache())
         checkpoint, target = open_model(source)
         check_clips(target.preprocessing, views.clips)

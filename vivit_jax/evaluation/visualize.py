@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from vivit_jax.checkpoints.pretrained import load_model
-from vivit_jax.compiled import add_biases_in_products, keep_compiled, user_cache
+from vivit_jax.compiled import choose_compiler_options, keep_compiled, user_cache
 from vivit_jax.data.augment import normalize, to_float
 from vivit_jax.data.video_reader import VideoReader, Views, clips_of, spans
 from vivit_jax.errors import UserError, disk_space
@@ -148,7 +148,7 @@ def look_at_files(source: str, videos: list[str], folder: Path, layer: int, time
     """
     new_figure(1, 1, "--mode=look")  # says at once that matplotlib is missing
     compute_in_kept_memory()
-    add_biases_in_products()
+    choose_compiler_options()
     keep_compiled(user_cache())
     failed, names = 0, distinct_stems(videos)
     with VideoReader(time_limit) as reader:

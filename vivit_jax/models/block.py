@@ -17,7 +17,9 @@ from vivit_jax.models.initializers import Keys, tiny_normal
 from vivit_jax.models.layer_norm import layer_norm
 from vivit_jax.models.layout import fast_matrix_units, in_order, materialized, only_examples, place
 from vivit_jax.models.linear import added, affine, bias_of, copies, linear
-from vivit_jax.models.tokens import Line, Tokens, dropped, stochastic_depth
+from vivit_jax.models.tokens import Line, Tokens, cls_alone, dropped, stochastic_depth
+
+Attended = tuple[Tokens, dict[str, jax.Array]]  # and by axes the attention weights [B, groups, N, L, L]
 
 
 def keys_of(key: jax.Array | None, count: int):
@@ -39,18 +41,19 @@ class SelfAttention(nnx.Module):
         self.how = Computation(config.attention_chunk, config.attention_kernel, config.remat == "attention")
         self.scan = config.scan
 
-    def __call__(self, tokens: Tokens, key: jax.Array | None, drop_path) -> tuple[Tokens, dict[str, jax.Array]]:
-        """Returns the residual, and by axes the attention weights [B, groups, N, L, L]."""
+    def __call__(self, tokens: Tokens, key: jax.Array | None, drop_path, only_cls: bool = False) -> Attended:
+        """Returns the residual, with `only_cls` that of `cls_alone`."""
         tokens = tokens if self.step.cls else tokens._replace(cls=None)
         *keys, key_out, key_cls, key_path = keys_of(key, len(self.step.axes) + 3)
         normed, drops = jax.tree.map(self.norm, tokens), key is not None and self.dropout > 0
-        out, maps = self._way(tokens)(normed, keys, self._projection(alone=drops))
+        options = {"only_cls": True} if only_cls else {}
+        out, maps = self._way(tokens)(normed, keys, self._projection(alone=drops), **options)
         if drops:
             out = dropped(out, self.dropout, (key_out, key_cls))
             out = jax.tree.map(self.project, out) if self.project else out
         return stochastic_depth(out, drop_path, key_path, self.per_frame), maps
 
-    def _way(self, tokens: Tokens) -> Callable[..., tuple[Tokens, dict[str, jax.Array]]]:
+    def _way(self, tokens: Tokens) -> Callable[..., Attended]:
         """How `_attend` is gone about, for the same numbers: what is laid otherwise before it is projected."""
         if self.step.axes == ("space",) and tokens.cls is not None:
             return self._attend_in_frames
@@ -67,15 +70,17 @@ class SelfAttention(nnx.Module):
             return kernel, bias
         return kernel @ self.project.kernel[...], bias @ self.project.kernel[...] + bias_of(self.project)
 
-    def _attend(self, normed: Tokens, keys, projection, lie="", beside=1) -> tuple[Tokens, dict[str, jax.Array]]:
+    def _attend(self, normed: Tokens, keys, projection, lie="", beside=1, only_cls=False) -> Attended:
         """Along the step's axes, or where tokens were laid otherwise, along those that they `lie` on."""
         parts, maps, (kernel, bias) = [], {}, projection
         if len(self.step.axes) > 1:  # else TPUs normalize again for each of six products
             normed = jax.tree.map(materialized, normed)
-        normed, count = self._filled(normed, lie or " ".join(self.step.axes), keys[0])
+        normed, count = (normed, 0) if only_cls else self._filled(normed, lie or " ".join(self.step.axes), keys[0])
+        ask = cls_alone(normed) if only_cls else normed
         for i, axes in enumerate(self.step.axes):
             # Three products: what one gives would have to be taken apart, which TPUs do slowly.
-            qkv = [jax.tree.map(partial(self._heads, layer, i), normed) for layer in (self.query, self.key, self.value)]
+            pairs = (self.query, ask), (self.key, normed), (self.value, normed)
+            qkv = [jax.tree.map(partial(self._heads, layer, i), x) for layer, x in pairs]
             how = self.how._replace(beside=beside, count=count)
             out, maps[axes] = attend(lie or axes, qkv, self.attention_dropout, keys[i], how)
             parts.append(jax.tree.map(partial(_joined, kernel[self._share(i)]), out))
@@ -92,18 +97,20 @@ class SelfAttention(nnx.Module):
             return normed, 0
         return normed._replace(patches=cudnn.filled(patches, 3)), count
 
-    def _attend_in_frames(self, normed: Tokens, keys, projection) -> tuple[Tokens, dict[str, jax.Array]]:
+    def _attend_in_frames(self, normed: Tokens, keys, projection, only_cls=False) -> Attended:
         """The same, with copies of CLS in all frames from here on, which costs TPUs less than joining them later."""
         patches, cls = normed
         assert cls is not None
         line = Line("frames", True, patches.shape[1:4])
         cls = place(copies(cls, (*patches.shape[:2], cls.shape[-1]), cls.dtype), "b t ... d")
-        out, maps = self._attend(line.lay(Tokens(patches, cls)), keys, projection)
+        out, maps = self._attend(line.lay(Tokens(patches, cls)), keys, projection, only_cls=only_cls)
+        if only_cls:
+            return Tokens(place(out.patches.mean(1, keepdims=True), "b t ... d"), None), maps
         patches, cls = line.lift(out)
         assert cls is not None
         return Tokens(patches, place(cls.mean(1, keepdims=True), "b t ... d")), maps
 
-    def _attend_at_positions(self, normed: Tokens, keys, projection) -> tuple[Tokens, dict[str, jax.Array]]:
+    def _attend_at_positions(self, normed: Tokens, keys, projection) -> Attended:
         """The same over time, positions and time steps exchanged from here on: once, not for q, k and v and back."""
         beside = self._beside(normed)
         if beside > 1:  # else norm's backward pass goes over the exchanged tokens three times
@@ -177,13 +184,15 @@ class Block(nnx.Module):
         self.mlp = Mlp(config, mlp_dim, scheme.per_frame, keys)
         self.parallel = scheme.parallel
 
-    def __call__(self, tokens: Tokens, key: jax.Array | None, drop_path) -> tuple[Tokens, dict[str, jax.Array]]:
+    def __call__(self, tokens: Tokens, key: jax.Array | None, drop_path, only_cls: bool = False) -> Attended:
+        """With `only_cls` the last step and the MLP are computed for CLS alone, and `cls_alone` is returned."""
         *keys, key_mlp = keys_of(key, len(self.attention) + 1)
         tokens = jax.tree.map(partial(in_order, platform="cuda"), tokens)
         seen, maps = tokens, {}
-        for attention, step_key in zip(self.attention, keys, strict=True):
-            residual, weights = attention(seen, step_key, drop_path)
-            tokens = add(tokens, residual)
+        for i, (attention, step_key) in enumerate(zip(self.attention, keys, strict=True)):
+            only = only_cls and i == len(self.attention) - 1
+            residual, weights = attention(seen, step_key, drop_path, only)
+            tokens = add(cls_alone(tokens) if only else tokens, residual)
             seen = seen if self.parallel else tokens
             maps |= weights
         return add(tokens, self.mlp(tokens, key_mlp, drop_path)), maps

@@ -27,15 +27,15 @@ REMAT = {  # of whole blocks; "attention" alone is that of `attend`
 }
 
 
-@partial(jax.jit, static_argnames=("graph", "remat", "line", "taps"))
-def run_layer(tokens: Tokens, xs, graph: nnx.GraphDef, remat: str, line: Line, taps: Taps):
+@partial(jax.jit, static_argnames=("graph", "remat", "line", "taps", "only_cls"))
+def run_layer(tokens: Tokens, xs, graph: nnx.GraphDef, remat: str, line: Line, taps: Taps, only_cls: bool = False):
     """A block from its parameters, key and rate of stochastic depth; also what `taps` asks for.
 
     Compiled as a function of its own, so that layers that are alike are traced once.
     """
 
     def block(tokens, state, key, drop_path):
-        return nnx.merge(graph, state)(tokens, key, drop_path)
+        return nnx.merge(graph, state)(tokens, key, drop_path, only_cls)
 
     if remat in REMAT:
         block = jax.checkpoint(block, policy=REMAT[remat])
@@ -91,11 +91,22 @@ class Encoder(nnx.Module):
             keys = None if key is None else jax.random.split(key, count)
             tokens, outputs = jax.lax.scan(layer, tokens, (stacked, keys, rates))
             return line.lift(tokens), outputs
-        outputs = []
+        outputs, only_cls = [], self._reads_only_cls(line, taps, drops=key is not None)
         for i, (state, layer_key) in enumerate(zip(states, keys_of(key, count), strict=True)):
-            tokens, output = layer(tokens, (state, layer_key, None if rates is None else rates[i]))
+            xs = state, layer_key, None if rates is None else rates[i]
+            tokens, output = layer(tokens, xs, only_cls=only_cls and i == count - 1)
             outputs.append(output)
+        if only_cls:
+            return Tokens(tokens.patches, tokens.patches[:, :, 0, 0]), {}
         return line.lift(tokens), jax.tree.map(lambda *layers: jnp.stack(layers), *outputs)
+
+    def _reads_only_cls(self, line: Line, taps: Taps, drops: bool) -> bool:
+        """Whether the last layer attends for CLS alone: of patches nobody sees what it would make. Where it drops
+        activations it does not, or other ones would be dropped than with `taps`."""
+        config, last = self.config, self.scheme.steps[-1]
+        drops = drops and (config.dropout > 0 or config.attention_dropout > 0)
+        first_in_line = last.cls and (line.join or last.axes == ("space",))
+        return config.pool == "cls" and first_in_line and not (taps or drops)
 
     def _computed_with(self, path, x: jax.Array) -> jax.Array:
         """A parameter as its layer computes with it. If layers in a loop cast it, the backward pass would be left a

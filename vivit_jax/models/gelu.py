@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from vivit_jax.models.layout import again, fast_matrix_units
+from vivit_jax.models.layout import again, fast_matrix_units, materialized
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))  # else a scan keeps what it is computed from three times
@@ -37,9 +37,11 @@ def _with_slope(x: jax.Array, tanh: bool) -> tuple[jax.Array, jax.Array]:
 
 def _forward(x: jax.Array, tanh: bool):
     """Keeps `x`, or the slope where products would wait for it to be computed. There XLA has to write both down, or it
-    computes each again for every product that takes it."""
+    computes each again for every product that takes it. erf it would make a part of a product too large to be
+    compiled in one go."""
     if not fast_matrix_units():
-        return _gelu(x, tanh), (x, None)
+        y = _gelu(x, tanh)
+        return y if tanh else materialized(y), (x, None)
     y, slope = jax.lax.optimization_barrier(jax.tree.map(lambda y: y.astype(x.dtype), _with_slope(x, tanh)))
     return y, (None, slope)
 

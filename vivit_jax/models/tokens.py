@@ -47,6 +47,12 @@ class Line(NamedTuple):
         return Tokens(rearrange(patches, f"{right} -> {left}", **sizes), cls)
 
 
+def cls_alone(tokens: Tokens) -> Tokens:
+    """CLS as the only patch of its line, whether it was joined or not: [B, 1 or T, 1, 1, D]."""
+    patches, cls = tokens
+    return Tokens(patches[:, :, :1, :1] if cls is None else cls[:, :, None, None], None)
+
+
 def dropout(x: jax.Array, rate, key: jax.Array | None, shape: tuple[int, ...] | None = None) -> jax.Array:
     """Zeroes entries of `x` at `rate` and scales the others up; the identity without a `key` (evaluation).
 
