@@ -107,7 +107,9 @@ def tables(kept: dict[str, dict]) -> str:
     text += (
         "time that their bytes take, if nothing hides them. [How to\nread a plan](pods.md#2-knowing-before-paying). "
         "Where ≥ stands, short loops whose length is not known before\n"
-        "they run are counted once: those that draw mixup's random numbers.\n"
+        "they run are counted once: those that draw mixup's random numbers.\n\n"
+        "They are of programs as they were before last layers attended for CLS alone, and before programs called what\n"
+        "their layers share: models that classify by CLS have fewer cycles now, and all programs are smaller.\n"
     )
     for part, requests in PARTS.items():
         rows = [row(name, kept[name]) for name, *_ in requests() if name in kept]
