@@ -1,4 +1,4 @@
-"""Where compiled programs are kept from one start to the next."""
+"""With which options programs are compiled, and where they are kept from one start to the next."""
 
 import os
 from pathlib import Path
@@ -7,8 +7,8 @@ COMPILER_OPTIONS = {
     # GPUs add biases, and compute ViViT's GELU, within products of cuBLAS. XLA otherwise makes kernels of its own of
     # products, and writes and reads their results once more.
     "XLA_FLAGS": "--xla_gpu_enable_triton_gemm=false",
-    # Programs for TPUs call what their layers have in common instead of repeating it: of a fifth of the size, with the
-    # same estimate, and compiled sooner. PyTorch's programs for TPUs do so as well.
+    # Programs for TPUs call what their layers have in common instead of repeating it: they are smaller and compiled
+    # sooner, with the same estimate. PyTorch's programs for TPUs do so as well.
     "LIBTPU_INIT_ARGS": "--xla_tpu_enable_deduplicated_calls=true",
 }
 

@@ -46,8 +46,7 @@ class SelfAttention(nnx.Module):
         tokens = tokens if self.step.cls else tokens._replace(cls=None)
         *keys, key_out, key_cls, key_path = keys_of(key, len(self.step.axes) + 3)
         normed, drops = jax.tree.map(self.norm, tokens), key is not None and self.dropout > 0
-        options = {"only_cls": True} if only_cls else {}
-        out, maps = self._way(tokens)(normed, keys, self._projection(alone=drops), **options)
+        out, maps = self._way(tokens)(normed, keys, self._projection(alone=drops), only_cls)
         if drops:
             out = dropped(out, self.dropout, (key_out, key_cls))
             out = jax.tree.map(self.project, out) if self.project else out
@@ -70,7 +69,7 @@ class SelfAttention(nnx.Module):
             return kernel, bias
         return kernel @ self.project.kernel[...], bias @ self.project.kernel[...] + bias_of(self.project)
 
-    def _attend(self, normed: Tokens, keys, projection, lie="", beside=1, only_cls=False) -> Attended:
+    def _attend(self, normed: Tokens, keys, projection, only_cls: bool, lie="", beside=1) -> Attended:
         """Along the step's axes, or where tokens were laid otherwise, along those that they `lie` on."""
         parts, maps, (kernel, bias) = [], {}, projection
         if len(self.step.axes) > 1:  # else TPUs normalize again for each of six products
@@ -97,26 +96,27 @@ class SelfAttention(nnx.Module):
             return normed, 0
         return normed._replace(patches=cudnn.filled(patches, 3)), count
 
-    def _attend_in_frames(self, normed: Tokens, keys, projection, only_cls=False) -> Attended:
+    def _attend_in_frames(self, normed: Tokens, keys, projection, only_cls: bool) -> Attended:
         """The same, with copies of CLS in all frames from here on, which costs TPUs less than joining them later."""
         patches, cls = normed
         assert cls is not None
         line = Line("frames", True, patches.shape[1:4])
         cls = place(copies(cls, (*patches.shape[:2], cls.shape[-1]), cls.dtype), "b t ... d")
-        out, maps = self._attend(line.lay(Tokens(patches, cls)), keys, projection, only_cls=only_cls)
+        out, maps = self._attend(line.lay(Tokens(patches, cls)), keys, projection, only_cls)
         if only_cls:
             return Tokens(place(out.patches.mean(1, keepdims=True), "b t ... d"), None), maps
         patches, cls = line.lift(out)
         assert cls is not None
         return Tokens(patches, place(cls.mean(1, keepdims=True), "b t ... d")), maps
 
-    def _attend_at_positions(self, normed: Tokens, keys, projection) -> Attended:
+    def _attend_at_positions(self, normed: Tokens, keys, projection, only_cls: bool) -> Attended:
         """The same over time, positions and time steps exchanged from here on: once, not for q, k and v and back."""
         beside = self._beside(normed)
         if beside > 1:  # else norm's backward pass goes over the exchanged tokens three times
             normed = jax.tree.map(materialized, normed)
         line = Line("positions", False, normed.patches.shape[1:4])
-        out, maps = self._attend(_placed(line.lay(normed)), keys, projection, "space", beside)
+        assert not only_cls  # it takes no part
+        out, maps = self._attend(_placed(line.lay(normed)), keys, projection, False, "space", beside)
         out = _placed(line.lift(_placed(out)))
         if fast_matrix_units() and self.step.cls:  # where CLS stays out, but is, this costs more than it saves
             out = jax.tree.map(partial(in_order, platform="tpu"), out)

@@ -96,7 +96,7 @@ class Encoder(nnx.Module):
             xs = state, layer_key, None if rates is None else rates[i]
             tokens, output = layer(tokens, xs, only_cls=only_cls and i == count - 1)
             outputs.append(output)
-        if only_cls:
+        if only_cls:  # which is all that is pooled
             return Tokens(tokens.patches, tokens.patches[:, :, 0, 0]), {}
         return line.lift(tokens), jax.tree.map(lambda *layers: jnp.stack(layers), *outputs)
 
